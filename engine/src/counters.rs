@@ -1,0 +1,128 @@
+//! Counts of what happened, striped per thread so that a hit writes nothing that another core reads.
+//!
+//! Holds numbers only. Invariant: a stripe has one writer, the thread that owns its index, so counting is a load
+//! and a store; threads beyond the stripes share the last one and pay for an atomic add.
+
+use std::{
+    cell::Cell,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use crossbeam_utils::CachePadded;
+
+const STRIPES: usize = 64;
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub(crate) enum Count {
+    HitLog,
+    MissAbsent,
+    MissRemoved,
+    MissExpired,
+    Insertion,
+    Removal,
+    BytesWritten,
+    /// Keys that came and keys that went; their difference is the length.
+    Added,
+    Taken,
+    /// Bytes of records that came and went.
+    LiveBytesAdded,
+    LiveBytesTaken,
+}
+
+const COUNTS: usize = Count::LiveBytesTaken as usize + 1;
+
+/// The counters of one store.
+#[derive(Debug)]
+pub(crate) struct Counters(Box<[CachePadded<[AtomicU64; COUNTS]>]>);
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self((0..=STRIPES).map(|_| CachePadded::default()).collect())
+    }
+}
+
+impl Counters {
+    /// Adds `amount` to a count. Wait-free.
+    #[inline]
+    pub(crate) fn add(&self, count: Count, amount: u64) {
+        let stripe = stripe();
+        let counter = &self.0[stripe][count as usize];
+        // Relaxed: a count orders nothing.
+        if stripe < STRIPES {
+            counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+        } else {
+            counter.fetch_add(amount, Ordering::Relaxed);
+        }
+    }
+
+    /// The sum over all threads.
+    pub(crate) fn sum(&self, count: Count) -> u64 {
+        self.0.iter().map(|stripe| stripe[count as usize].load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+    }
+}
+
+/// Which stripes threads have given back. A stripe that changes hands does so under this lock.
+static FREE: Mutex<Stripes> = Mutex::new(Stripes { next: 0, returned: Vec::new() });
+
+struct Stripes {
+    next: usize,
+    returned: Vec<usize>,
+}
+
+struct Owned(Cell<usize>);
+
+impl Drop for Owned {
+    fn drop(&mut self) {
+        let stripe = self.0.replace(STRIPES);
+        if stripe < STRIPES {
+            FREE.lock().unwrap_or_else(PoisonError::into_inner).returned.push(stripe);
+        }
+    }
+}
+
+const UNSET: usize = usize::MAX;
+
+thread_local! {
+    static OWNED: Owned = const { Owned(Cell::new(UNSET)) };
+}
+
+#[inline]
+fn stripe() -> usize {
+    // A thread that is already shutting down counts with those that have no stripe.
+    OWNED.try_with(|owned| if owned.0.get() == UNSET { claim(owned) } else { owned.0.get() }).unwrap_or(STRIPES)
+}
+
+#[cold]
+fn claim(owned: &Owned) -> usize {
+    let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
+    let stripe = free.returned.pop().unwrap_or_else(|| {
+        let next = free.next.min(STRIPES);
+        free.next = next + 1;
+        next
+    });
+    owned.0.set(stripe);
+    stripe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_count_is_lost_when_threads_come_and_go() {
+        let counters = Counters::default();
+        for _ in 0..4 {
+            std::thread::scope(|scope| {
+                for _ in 0..STRIPES / 2 + 10 {
+                    scope.spawn(|| (0..50).for_each(|_| counters.add(Count::HitLog, 1)));
+                }
+            });
+        }
+        assert_eq!(counters.sum(Count::HitLog), 4 * (STRIPES as u64 / 2 + 10) * 50);
+    }
+}

@@ -1,0 +1,177 @@
+//! The engine: what the flows share, from opening to closing.
+//!
+//! Holds the log, the index over it, the clock and the counters. Never holds a flow: those are in files of their own.
+//! Invariant: every record that a slot names is in this log, and every record of the log is either named by
+//! its key's slot, older than the one that is, or void.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use thermocline_tiers::{
+    Guard, Kind, Location, Result,
+    log::{self, Log, Record},
+};
+
+use crate::{
+    clock::{Clock, TimeSource},
+    counters::{Count, Counters},
+    index::{Index, Records},
+    insert::Durability,
+    medium::Medium,
+    recover::{self, Recovery},
+    upkeep::Upkeep,
+};
+
+/// How a store is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes of a segment: 64 KiB to 1 GiB, a multiple of 8.
+    pub segment_bytes: u64,
+    /// Take a shared lock and change nothing.
+    pub read_only: bool,
+    /// Make a store where there is none.
+    pub create: bool,
+    /// How long entries live that say nothing else.
+    pub time_to_live: Option<Duration>,
+    /// What writes survive that say nothing else.
+    pub durability: Durability,
+    /// Where the time comes from.
+    pub time: TimeSource,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            segment_bytes: 64 << 20,
+            read_only: false,
+            create: true,
+            time_to_live: None,
+            durability: Durability::default(),
+            time: TimeSource::default(),
+        }
+    }
+}
+
+/// One open store.
+#[derive(Debug)]
+pub struct Engine {
+    /// First, so that its thread ends before what it works on.
+    pub(crate) upkeep: Upkeep,
+    pub(crate) log: Arc<Log>,
+    pub(crate) index: Index,
+    pub(crate) clock: Clock,
+    pub(crate) counters: Counters,
+    pub(crate) recovery: Recovery,
+    pub(crate) options: Options,
+    /// Whether any entry ever had a deadline; without one the length needs no walk.
+    pub(crate) has_deadlines: AtomicBool,
+    closed: bool,
+}
+
+/// The log as the index sees it.
+pub(crate) struct InLog<'a>(pub(crate) &'a Log);
+
+impl Records for InLog<'_> {
+    fn hash_at(&self, at: Location) -> Option<u64> {
+        Some(self.0.keys().hash(self.0.read_unchecked(at).ok()?.key()))
+    }
+
+    fn is_forgettable(&self, at: Location) -> bool {
+        self.0.is_quiescent(at)
+    }
+}
+
+impl Engine {
+    /// Opens the store on `medium`: takes its lock, scans its segments, repairs what a crash left.
+    ///
+    /// Reads the whole log once, several segments at a time.
+    ///
+    /// # Errors
+    /// As [`Log::open`], and [`thermocline_tiers::Error::IndexFull`].
+    pub fn open(medium: Arc<dyn Medium>, options: Options) -> Result<Self> {
+        let log_options =
+            log::Options { segment_bytes: options.segment_bytes, read_only: options.read_only, create: options.create };
+        let mut log = Log::open(medium, log_options)?;
+        let (index, counters) = (Index::new()?, Counters::default());
+        let recovered = recover::recover(&mut log, &index, &counters)?;
+        Ok(Self {
+            upkeep: Upkeep::default(),
+            log: Arc::new(log),
+            index,
+            clock: Clock::new(options.time.clone(), recovered.last_sequence),
+            counters,
+            has_deadlines: AtomicBool::new(recovered.has_deadlines),
+            recovery: recovered,
+            options,
+            closed: false,
+        })
+    }
+
+    /// Finds the record of `key`, tombstones included.
+    #[inline]
+    pub(crate) fn find(&self, hash: u64, key: &[u8], guard: &Guard) -> Result<Option<(Location, Record<'_>)>> {
+        self.index.find(hash, guard, |at| {
+            let record = self.log.read(at)?;
+            Ok((record.key() == key).then_some((at, record)))
+        })
+    }
+
+    /// Whether a record is a value that has not expired.
+    #[inline]
+    pub(crate) fn is_living(&self, at: Location, record: &Record<'_>) -> bool {
+        at.kind() == Kind::Log && !self.clock.has_passed(record.header().deadline_ms)
+    }
+
+    /// The number of entries: exact, and a walk over the index if entries can expire. Those whose records cannot be
+    /// read are not counted.
+    pub fn len(&self) -> u64 {
+        match self.has_deadlines.load(Ordering::Relaxed) {
+            true => self.keys().filter(Result::is_ok).count() as u64,
+            false => self.len_estimate(),
+        }
+    }
+
+    /// Whether there are no entries.
+    pub fn is_empty(&self) -> bool {
+        self.keys().next().is_none()
+    }
+
+    /// The number of entries, expired ones that were not written again included. Never walks.
+    pub fn len_estimate(&self) -> u64 {
+        self.counters.sum(Count::Added).wrapping_sub(self.counters.sum(Count::Taken))
+    }
+
+    /// Makes everything acknowledged before the call durable.
+    ///
+    /// # Errors
+    /// [`thermocline_tiers::Error::Io`] when a flush fails; [`thermocline_tiers::Error::Suspended`] ever after.
+    pub fn sync(&self) -> Result<()> {
+        Guard::pin().retire(self.log.quiescer());
+        self.log.sync()
+    }
+
+    /// Ends the store: everything durable, reserved space given back, the lock released.
+    ///
+    /// # Errors
+    /// As for [`sync`](Self::sync). Whatever it says, the store is closed and whole.
+    pub fn close(mut self) -> Result<()> {
+        self.closed = true;
+        self.upkeep.stop();
+        self.log.close(true)
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.upkeep.stop();
+        if !self.closed {
+            // There is nobody to tell; whoever wants to hear of errors calls `close`.
+            let _ = self.log.close(false);
+        }
+    }
+}

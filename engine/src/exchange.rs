@@ -1,0 +1,81 @@
+//! Compare and exchange: an update that counts only if nobody came between.
+//!
+//! Holds the order that keeps a lost exchange lost, live and in recovery: its record is placed provisionally, published
+//! only over exactly what was looked at, and committed after that; a loser's record becomes a void.
+
+use thermocline_tiers::{
+    Guard, Location, Result,
+    log::{Header, NewRecord, RecordKind},
+};
+
+use crate::{
+    counters::Count,
+    engine::{Engine, InLog},
+    index::{Published, Verdict},
+};
+
+impl Engine {
+    /// Writes `new` under `key`, or removes the key for `None`, if the sequence of its entry is `expected`; `None` expects
+    /// that there is none. Returns the new sequence, or the one that was found.
+    ///
+    /// With `Synced` the new value is seen by others shortly before it is durable.
+    ///
+    /// # Errors
+    /// As for [`insert`](Self::insert), and [`thermocline_tiers::Error::Corrupt`] if the record there is damaged.
+    pub fn compare_exchange(
+        &self,
+        key: &[u8],
+        expected: Option<u64>,
+        new: Option<&[u8]>,
+    ) -> Result<Result<u64, Option<u64>>> {
+        let deadline_ms = self.deadline_of(new)?;
+        loop {
+            let guard = Guard::pin();
+            let found = self.find(self.log.keys().hash(key), key, &guard)?;
+            let living = found.as_ref().filter(|(at, record)| self.is_living(*at, record));
+            let sequence = living.map(|(_, record)| record.header().sequence);
+            if sequence != expected {
+                return Ok(Err(sequence));
+            }
+            let kind = if new.is_some() { RecordKind::Value } else { RecordKind::Tombstone };
+            let header = Header { kind, sequence: self.clock.draw(1), deadline_ms };
+            if new.is_none() && living.is_none() {
+                return Ok(Ok(header.sequence));
+            }
+            let record = NewRecord { header, namespace: 0, key, value: new.unwrap_or_default() };
+            if self.try_exchange(&record, found.map(|(at, _)| at), &guard)? {
+                self.counters.add(if new.is_some() { Count::Insertion } else { Count::Removal }, 1);
+                return Ok(Ok(header.sequence));
+            }
+        }
+    }
+
+    fn deadline_of(&self, new: Option<&[u8]>) -> Result<u64> {
+        if new.is_some() { self.deadline_ms(None) } else { Ok(0) }
+    }
+
+    /// Publishes over exactly `seen`; `false` if the slot has moved on.
+    fn try_exchange(&self, record: &NewRecord<'_>, seen: Option<Location>, guard: &Guard) -> Result<bool> {
+        let placed = self.log.append_provisional(record)?;
+        let hash = self.log.keys().hash(record.key);
+        let published = self.index.publish(hash, placed.location, guard, &InLog(&self.log), |there| {
+            let found = self.log.read_unchecked(there)?;
+            Ok(match found.key() == record.key {
+                false => Verdict::Other,
+                true if Some(there) == seen => Verdict::Replace,
+                true => Verdict::Keep,
+            })
+        });
+        match published {
+            Ok(published) if published != Published::Kept => {
+                self.log.commit(placed.location, record, self.options.durability.survives())?;
+                self.count_published(record, published)?;
+                Ok(true)
+            }
+            lost => {
+                self.log.revoke(placed.location, record)?;
+                lost.map(|_| false)
+            }
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Get: find the slot, read the record, hold its deadline against the clock.
+//!
+//! Holds every way to look at one key. Writes nothing but this thread's own counters. Invariant: what has expired is a
+//! miss for every reader, whatever is still in the log.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use thermocline_tiers::{Guard, Kind, Result, Value, log::Record};
+
+use crate::{Tier, clock, counters::Count, engine::Engine};
+
+/// What is known of an entry.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Metadata {
+    /// The store-wide number of the write that made it.
+    pub sequence: u64,
+    /// Bytes of the value.
+    pub size_bytes: u64,
+    /// Where it lives now.
+    pub tier: Tier,
+    /// Time until it expires; `None`: it never does.
+    pub ttl_left: Option<Duration>,
+    /// When it was written, to the millisecond or so.
+    pub created: SystemTime,
+}
+
+impl Engine {
+    /// The value of `key`, copied out of the log.
+    ///
+    /// # Errors
+    /// [`thermocline_tiers::Error::Corrupt`] if the record is damaged, [`thermocline_tiers::Error::Io`].
+    #[inline]
+    pub fn get(&self, key: &[u8]) -> Result<Option<Value>> {
+        self.look(key, true, |record| Value::copy_of(record.value(), record.header().sequence))
+    }
+
+    /// Shows the value to `f` where it lies, without copying it. The log cannot shed what `f` looks at, so `f` should
+    /// be short.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    #[inline]
+    pub fn read<R>(&self, key: &[u8], f: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
+        self.look(key, true, |record| f(record.value()))
+    }
+
+    /// As [`get`](Self::get), leaving no trace in counters or history.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub fn peek(&self, key: &[u8]) -> Result<Option<Value>> {
+        self.look(key, false, |record| Value::copy_of(record.value(), record.header().sequence))
+    }
+
+    /// Whether `key` is there.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub fn contains_key(&self, key: &[u8]) -> Result<bool> {
+        Ok(self.look(key, false, |_| ())?.is_some())
+    }
+
+    /// What is known of the entry of `key`.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub fn metadata(&self, key: &[u8]) -> Result<Option<Metadata>> {
+        self.look(key, false, |record| {
+            let header = record.header();
+            Metadata {
+                sequence: header.sequence,
+                size_bytes: record.value().len() as u64,
+                tier: Tier::Log,
+                ttl_left: (header.deadline_ms != 0).then(|| self.clock.left(header.deadline_ms).unwrap_or_default()),
+                created: UNIX_EPOCH + Duration::from_millis(clock::created_ms(header.sequence)),
+            }
+        })
+    }
+
+    #[inline]
+    fn look<R>(&self, key: &[u8], counted: bool, take: impl FnOnce(&Record<'_>) -> R) -> Result<Option<R>> {
+        let guard = Guard::pin();
+        let found = self.find(self.log.keys().hash(key), key, &guard)?;
+        let (count, result) = match &found {
+            Some((at, record)) if self.is_living(*at, record) => (Count::HitLog, Some(take(record))),
+            Some((at, _)) if at.kind() == Kind::Removed => (Count::MissRemoved, None),
+            Some(_) => (Count::MissExpired, None),
+            None => (Count::MissAbsent, None),
+        };
+        if counted {
+            self.counters.add(count, 1);
+        }
+        Ok(result)
+    }
+}

@@ -1,0 +1,470 @@
+//! The index: which location each key has now.
+//!
+//! Holds one slot per key, in pages found by the key's hash (`DESIGN.md`, *The index*). Never holds keys, values
+//! or time; it asks its caller whether a location belongs to the key. Invariant: a key is published in
+//! at most one slot of the pages that readers can reach, and a slot keeps its key while its page lives.
+
+mod page;
+mod pool;
+
+use std::sync::Arc;
+
+use crossbeam_utils::CachePadded;
+use thermocline_tiers::{Error, Guard, Kind, Location, Result, Slot, Tag, Word, slot::Reserved};
+
+use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, yield_now};
+use page::{Building, home, is_full};
+use pool::{BUCKET_SLOTS, PAGE_BUCKETS_MAX, Pool, Run};
+
+const SHARDS: usize = if cfg!(loom) { 1 } else { 16 };
+/// Hash bits that choose a shard.
+const SHARD_BITS: u32 = 8;
+/// A copy at least this large, in buckets, also splits the next page in line.
+const SPLIT_BUCKETS: u32 = if cfg!(loom) { 3 } else { 24 };
+/// Nodes of all shards together: for 2¹⁸ × 16 pages of at least 100 keys at twice their number.
+const NODES_MAX: usize = 1 << 26;
+
+/// How many of 256 hash values each shard owns: 1 to 2 on a logarithmic scale, so that they split in turn.
+const SHARES: [usize; 16] = [11, 12, 12, 13, 14, 14, 15, 15, 16, 17, 17, 18, 19, 20, 21, 22];
+const SHARD_OF: [u8; 256] = shard_table();
+
+const fn shard_table() -> [u8; 256] {
+    let mut table = [0; 256];
+    let (mut at, mut shard) = (0, 0);
+    while shard < SHARDS {
+        let mut left = SHARES[shard];
+        while left > 0 && SHARDS > 1 {
+            table[at] = shard as u8;
+            (at, left) = (at + 1, left - 1);
+        }
+        shard += 1;
+    }
+    table
+}
+
+/// A page's gate: how many writers are inside (12 bits), how many slots are taken (16 bits), and whether it is
+/// closed. Readers never look at it.
+struct Gate;
+
+impl Gate {
+    const WRITER: u32 = 1;
+    const WRITERS: u32 = (1 << 12) - 1;
+    const TAKEN: u32 = 1 << 12;
+    const CLOSED: u32 = 1 << 31;
+
+    #[inline]
+    fn taken(gate: u32) -> u32 {
+        (gate & !Self::CLOSED) / Self::TAKEN
+    }
+}
+
+/// What the index asks of the records that its slots name.
+pub(crate) trait Records {
+    /// The hash of the key at `at`, or `None` if it cannot be read.
+    fn hash_at(&self, at: Location) -> Option<u64>;
+
+    /// Whether the removed key at `at` can be forgotten.
+    fn is_forgettable(&self, at: Location) -> bool;
+}
+
+/// What a caller says of a location whose tag agrees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It is another key's.
+    Other,
+    /// It is to be replaced.
+    Replace,
+    /// It is to stay.
+    Keep,
+}
+
+/// What became of a publication.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Published {
+    /// The key had no slot.
+    New,
+    /// The key's slot named this.
+    Replaced(Location),
+    /// The caller kept what is there.
+    Kept,
+}
+
+/// Where a key belongs at one moment.
+#[derive(Clone, Copy)]
+struct Place {
+    shard: usize,
+    node: usize,
+    run: Run,
+    /// What is left of the hash behind the page's prefix.
+    tag: Tag,
+}
+
+enum Target {
+    Over(usize, Word),
+    Vacant(usize),
+    Full,
+}
+
+#[derive(Debug)]
+struct Shard {
+    /// How many pages it has: 2^level + split.
+    pages: AtomicU64,
+    /// Guards the order of splits.
+    splitting: Mutex<()>,
+}
+
+/// The index of one store.
+#[derive(Debug)]
+pub(crate) struct Index {
+    shards: Box<[CachePadded<Shard>]>,
+    /// Page `p` of level `l` of shard `s` is node `(2^l + p) * SHARDS + s`: its run, or 0 once it was split.
+    nodes: Reserved<AtomicU64>,
+    gates: Reserved<AtomicU32>,
+    pool: Arc<Pool>,
+}
+
+impl Index {
+    /// An index without keys.
+    pub(crate) fn new() -> Result<Self> {
+        let out_of_memory = |_| Error::IndexFull { bytes: 0 };
+        let pool = Arc::new(Pool::new().map_err(out_of_memory)?);
+        let nodes = Reserved::<AtomicU64>::new(NODES_MAX).map_err(out_of_memory)?;
+        let gates = Reserved::<AtomicU32>::new(NODES_MAX).map_err(out_of_memory)?;
+        let shard = |_| CachePadded::new(Shard { pages: AtomicU64::new(1), splitting: Mutex::new(()) });
+        for shard in 0..SHARDS {
+            let run = pool.take(1).ok_or(Error::IndexFull { bytes: 0 })?;
+            // Relaxed: nobody else has the index yet.
+            nodes[SHARDS + shard].store(run.pack(), Ordering::Relaxed);
+        }
+        Ok(Self { shards: (0..SHARDS).map(shard).collect(), nodes, gates, pool })
+    }
+
+    /// The node and the level of the page that the hash bits `rest` belong to in a shard of `pages` pages.
+    #[inline]
+    fn node_of(shard: usize, rest: u64, pages: u64) -> (usize, u32) {
+        let level = pages.ilog2();
+        let split = pages - (1 << level);
+        // Pages below `split` have been split already: those use one bit more.
+        let level = level + u32::from(rest >> (63 - level) < 2 * split);
+        let id = (1_u64 << level) + (rest >> 1 >> (63 - level));
+        (id as usize * SHARDS + shard, level)
+    }
+
+    /// The page that the hash bits `rest` belong to now: node, level, run.
+    #[inline]
+    fn page(&self, shard: usize, rest: u64) -> (usize, u32, Run) {
+        loop {
+            // Acquire: pairs with the Release in `split_next`; the halves are in their nodes.
+            let pages = self.shards[shard].pages.load(Ordering::Acquire);
+            let (node, level) = Self::node_of(shard, rest, pages);
+            // Acquire: pairs with the Release that published the page; its slots are written.
+            if let Some(run) = Run::unpack(self.nodes[node].load(Ordering::Acquire)) {
+                return (node, level, run);
+            }
+            // Split since we counted the pages.
+            yield_now();
+        }
+    }
+
+    #[inline]
+    fn place(&self, hash: u64) -> Place {
+        let shard = SHARD_OF[(hash >> (64 - SHARD_BITS)) as usize] as usize;
+        let rest = hash << SHARD_BITS;
+        let (node, level, run) = self.page(shard, rest);
+        Place { shard, node, run, tag: Tag::of(rest << level) }
+    }
+
+    /// Calls `is` with each location whose tag agrees, until it returns something.
+    ///
+    /// Never waits. Costs one or two cache lines and, per location, what `is` reads; a location of another key
+    /// is shown with probability 2⁻¹⁵.
+    ///
+    /// # Errors
+    /// What `is` returns.
+    #[inline]
+    pub(crate) fn find<R>(
+        &self,
+        hash: u64,
+        _guard: &Guard,
+        mut is: impl FnMut(Location) -> Result<Option<R>>,
+    ) -> Result<Option<R>> {
+        let place = self.place(hash);
+        let slots = self.pool.slots(place.run);
+        let mut bucket = home(place.tag, place.run.buckets) as usize;
+        for _ in 0..place.run.buckets {
+            let (agreeing, has_vacant) = agreeing(&slots[bucket * BUCKET_SLOTS..][..BUCKET_SLOTS], place.tag);
+            let mut left = agreeing;
+            while left != 0 {
+                let slot = &slots[bucket * BUCKET_SLOTS + left.trailing_zeros() as usize];
+                if let Some(at) = slot.load().location()
+                    && let Some(found) = is(at)?
+                {
+                    return Ok(Some(found));
+                }
+                left &= left - 1;
+            }
+            if has_vacant {
+                return Ok(None);
+            }
+            bucket += 1;
+            if bucket == place.run.buckets as usize {
+                bucket = 0;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Publishes `at` for the key of `hash`, if `decide` does not keep what the key has.
+    ///
+    /// `decide` is asked about each location whose tag agrees, possibly several times, and may read the log. Waits for
+    /// nobody but a writer that is copying the page.
+    ///
+    /// # Errors
+    /// What `decide` returns; [`Error::IndexFull`].
+    pub(crate) fn publish(
+        &self,
+        hash: u64,
+        at: Location,
+        guard: &Guard,
+        records: &impl Records,
+        mut decide: impl FnMut(Location) -> Result<Verdict>,
+    ) -> Result<Published> {
+        loop {
+            let place = self.place(hash);
+            let slots = self.pool.slots(place.run);
+            let Some(target) = Self::target(slots, place.tag, &mut decide)? else {
+                return Ok(Published::Kept);
+            };
+            if !self.enter(&place) {
+                yield_now();
+                continue;
+            }
+            let (slot, seen) = match target {
+                Target::Over(slot, seen) => (slot, seen),
+                Target::Vacant(slot) => (slot, Word::VACANT),
+                Target::Full => {
+                    self.leave(&place, 0);
+                    self.copy_page(&place, true, guard, records)?;
+                    continue;
+                }
+            };
+            let published = slots[slot].publish(seen, place.tag, at);
+            let is_new = published.is_ok() && seen.is_vacant();
+            let gate = self.leave(&place, u32::from(is_new));
+            if is_new && is_full(Gate::taken(gate), place.run.buckets) {
+                self.copy_page(&place, false, guard, records)?;
+            }
+            if published.is_ok() {
+                return Ok(seen.location().map_or(Published::New, Published::Replaced));
+            }
+        }
+    }
+
+    /// The slot that a key has or should get; `None` if `decide` keeps what is there.
+    fn target(
+        slots: &[Slot],
+        tag: Tag,
+        decide: &mut impl FnMut(Location) -> Result<Verdict>,
+    ) -> Result<Option<Target>> {
+        let buckets = slots.len() / BUCKET_SLOTS;
+        let mut bucket = home(tag, buckets as u32) as usize;
+        for _ in 0..buckets {
+            let first = bucket * BUCKET_SLOTS;
+            for (slot, seen) in (first..).zip(slots[first..first + BUCKET_SLOTS].iter().map(Slot::load)) {
+                match seen.location() {
+                    None => return Ok(Some(Target::Vacant(slot))),
+                    Some(at) if seen.tag().matches(tag) => match decide(at)? {
+                        Verdict::Other => {}
+                        Verdict::Replace => return Ok(Some(Target::Over(slot, seen))),
+                        Verdict::Keep => return Ok(None),
+                    },
+                    Some(_) => {}
+                }
+            }
+            bucket = (bucket + 1) % buckets;
+        }
+        Ok(Some(Target::Full))
+    }
+
+    /// Announces a writer, unless the page is closed or no longer the one that was looked at.
+    #[inline]
+    fn enter(&self, place: &Place) -> bool {
+        let gate = &self.gates[place.node];
+        // Acquire: pairs with the Release in `reopen`, so that an open gate shows the page behind it. Of this
+        // and `close`, both read-modify-writes of one word, the later one sees the other.
+        if gate.fetch_add(Gate::WRITER, Ordering::Acquire) & Gate::CLOSED == 0
+            && self.nodes[place.node].load(Ordering::Acquire) == place.run.pack()
+        {
+            return true;
+        }
+        gate.fetch_sub(Gate::WRITER, Ordering::Release);
+        false
+    }
+
+    /// Takes the announcement back and counts taken slots; returns the gate as it was.
+    #[inline]
+    fn leave(&self, place: &Place, taken: u32) -> u32 {
+        let change = (taken * Gate::TAKEN).wrapping_sub(Gate::WRITER);
+        // Release: what was published inside is seen by whoever closes the gate.
+        self.gates[place.node].fetch_add(change, Ordering::Release).wrapping_add(change)
+    }
+
+    /// Closes a page's gate and waits for the writers inside; `false` if somebody else has closed it.
+    fn close(&self, node: usize) -> bool {
+        let gate = &self.gates[node];
+        // Acquire: pairs with the Release in `leave` of writers that have left already.
+        if gate.fetch_or(Gate::CLOSED, Ordering::Acquire) & Gate::CLOSED != 0 {
+            return false;
+        }
+        // Acquire: pairs with the Release in `leave`.
+        while gate.load(Ordering::Acquire) & Gate::WRITERS != 0 {
+            yield_now();
+        }
+        true
+    }
+
+    /// Opens a closed gate with a new count; writers may be knocking meanwhile.
+    fn reopen(&self, node: usize, taken: u32) {
+        let gate = &self.gates[node];
+        let old = Gate::taken(gate.load(Ordering::Relaxed));
+        let change = (taken.wrapping_sub(old)).wrapping_mul(Gate::TAKEN).wrapping_sub(Gate::CLOSED);
+        // Release: the new page is in its node before the gate opens.
+        gate.fetch_add(change, Ordering::Release);
+    }
+
+    /// Copies a page into one that fits its keys, and splits another one if it has grown large.
+    #[cold]
+    fn copy_page(&self, place: &Place, is_needed: bool, guard: &Guard, records: &impl Records) -> Result<()> {
+        if !self.close(place.node) {
+            yield_now();
+            return Ok(());
+        }
+        let taken = Gate::taken(self.gates[place.node].load(Ordering::Relaxed));
+        // Acquire: as in `place`. A page that was split stays closed, so the node is a page.
+        let run = Run::unpack(self.nodes[place.node].load(Ordering::Acquire)).expect("an open page is in its node");
+        if !is_full(taken, run.buckets) {
+            self.reopen(place.node, taken);
+            return Ok(());
+        }
+        let words: Vec<Word> = self.living(run, records).collect();
+        let fits = words.len() < PAGE_BUCKETS_MAX as usize * BUCKET_SLOTS;
+        let Some(mut copy) = fits.then(|| Building::new(&self.pool, words.len() as u32)).flatten() else {
+            self.reopen(place.node, taken);
+            // A page that is merely full enough to be copied still takes the key.
+            return if is_needed { Err(Error::IndexFull { bytes: self.pool.bytes_max() }) } else { Ok(()) };
+        };
+        words.into_iter().for_each(|word| copy.put(word));
+        // Release: pairs with the Acquire in `place`.
+        self.nodes[place.node].store(copy.run.pack(), Ordering::Release);
+        self.reopen(place.node, copy.taken);
+        self.retire(run, guard);
+        if copy.run.buckets >= SPLIT_BUCKETS {
+            self.split_next(place.shard, guard, records);
+        }
+        Ok(())
+    }
+
+    /// The words of a closed page, without keys that can be forgotten.
+    fn living<'a>(&'a self, run: Run, records: &'a impl Records) -> impl Iterator<Item = Word> + 'a {
+        self.pool.slots(run).iter().map(Slot::load).filter(|word| match word.location() {
+            Some(at) => at.kind() != Kind::Removed || !records.is_forgettable(at),
+            None => false,
+        })
+    }
+
+    fn retire(&self, run: Run, guard: &Guard) {
+        let pool = self.pool.clone();
+        guard.retire(move || pool.give(run));
+    }
+
+    /// Splits the next page in line of a shard, unless another thread is at it or there is no memory.
+    fn split_next(&self, shard: usize, guard: &Guard, records: &impl Records) {
+        let Ok(_turn) = self.shards[shard].splitting.try_lock() else { return };
+        let pages = self.shards[shard].pages.load(Ordering::Relaxed);
+        let level = pages.ilog2();
+        let parent = (pages as usize) * SHARDS + shard;
+        let halves = [2 * pages as usize, 2 * pages as usize + 1].map(|id| id * SHARDS + shard);
+        if halves[1] >= self.nodes.len() {
+            return;
+        }
+        while !self.close(parent) {
+            yield_now();
+        }
+        let run = Run::unpack(self.nodes[parent].load(Ordering::Acquire)).expect("the next page in line is a page");
+        let mut words = [Vec::new(), Vec::new()];
+        for word in self.living(run, records) {
+            if let Some((high, word)) = self.split_word(word, level, records) {
+                words[usize::from(high)].push(word);
+            }
+        }
+        let Some(mut low) = Building::new(&self.pool, words[0].len() as u32) else {
+            return self.reopen(parent, Gate::taken(self.gates[parent].load(Ordering::Relaxed)));
+        };
+        let Some(mut high) = Building::new(&self.pool, words[1].len() as u32) else {
+            self.pool.give(low.run);
+            return self.reopen(parent, Gate::taken(self.gates[parent].load(Ordering::Relaxed)));
+        };
+        for (half, words, node) in [(&mut low, &words[0], halves[0]), (&mut high, &words[1], halves[1])] {
+            words.iter().for_each(|word| half.put(*word));
+            // Relaxed: nobody knows this gate before `pages` says that there is such a page.
+            self.gates[node].store(half.taken * Gate::TAKEN, Ordering::Relaxed);
+            self.nodes[node].store(half.run.pack(), Ordering::Release);
+        }
+        // Release: pairs with the Acquire in `place`. From here on the halves are found; the parent,
+        // closed and complete, serves those who counted the pages before, until its node is cleared.
+        self.shards[shard].pages.store(pages + 1, Ordering::Release);
+        self.nodes[parent].store(0, Ordering::Release);
+        self.retire(run, guard);
+    }
+
+    /// Which half a word goes to, and the word there. A tag that has run out of bits is filled up from the key;
+    /// a key that cannot be read leaves the index.
+    fn split_word(&self, word: Word, level: u32, records: &impl Records) -> Option<(bool, Word)> {
+        let split = word.tag().split().or_else(|| {
+            let rest = records.hash_at(word.location()?)? << SHARD_BITS;
+            Tag::of(rest << level).split()
+        });
+        split.map(|(high, tag)| (high, word.with_tag(tag)))
+    }
+
+    /// Bytes of memory in use: pages, free runs, nodes and gates.
+    pub(crate) fn bytes(&self) -> u64 {
+        let pages = self.shards.iter().map(|shard| shard.pages.load(Ordering::Relaxed)).max().unwrap_or(1);
+        self.pool.bytes() + (2 * pages + 1) * (SHARDS * (size_of::<u64>() + size_of::<u32>())) as u64
+    }
+
+    /// The locations of one page and where the next one begins; `None` behind the last.
+    ///
+    /// A walk that starts at [`Cursor::default`] meets each key that is there throughout exactly once, whatever
+    /// happens meanwhile.
+    pub(crate) fn page_at(&self, cursor: Cursor, _guard: &Guard, into: &mut Vec<Location>) -> Option<Cursor> {
+        let Cursor { shard, rest } = cursor;
+        if shard == SHARDS {
+            return None;
+        }
+        let (_, level, run) = self.page(shard, rest);
+        into.extend(self.pool.slots(run).iter().filter_map(|slot| slot.load().location()));
+        let next = (rest >> 1 >> (63 - level)) + 1;
+        let is_last = next >> level != 0;
+        Some(if is_last { Cursor { shard: shard + 1, rest: 0 } } else { Cursor { shard, rest: next << (64 - level) } })
+    }
+}
+
+/// Which slots of a bucket agree with `tag`, as bits, and whether one is vacant. No branch depends on a slot.
+#[inline]
+fn agreeing(bucket: &[Slot], tag: Tag) -> (u32, bool) {
+    let (mut agreeing, mut vacant) = (0, 0);
+    for (index, slot) in bucket.iter().enumerate() {
+        let word = slot.load();
+        agreeing |= u32::from(word.tag().matches(tag) & !word.is_vacant()) << index;
+        vacant |= u32::from(word.is_vacant());
+    }
+    (agreeing, vacant != 0)
+}
+
+/// A place in a walk over the index.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Cursor {
+    shard: usize,
+    rest: u64,
+}

@@ -1,0 +1,99 @@
+//! The memory of the index's pages: buckets of one cache line, given out in runs.
+//!
+//! Holds which runs are free. Never looks into a page. Invariant: a run is in use, or free, or behind
+//! `next`; runs that are given out are vacant throughout.
+
+use std::io;
+
+use thermocline_tiers::{Slot, Word, slot::Reserved};
+
+use crate::sync::Mutex;
+
+/// Slots of a bucket: one cache line. Fewer under loom, whose models grow with every one.
+pub(super) const BUCKET_SLOTS: usize = if cfg!(loom) { 2 } else { 8 };
+/// The largest page, in buckets.
+pub(super) const PAGE_BUCKETS_MAX: u32 = 255;
+/// Addresses for 64 GiB of slots: five billion keys.
+const SLOTS_MAX: usize = 1 << 33;
+
+/// A run of buckets, packed into a node of the directory: never zero.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) start: u32,
+    pub(super) buckets: u32,
+}
+
+impl Run {
+    #[inline]
+    pub(super) fn pack(self) -> u64 {
+        (self.buckets as u64) << 32 | self.start as u64
+    }
+
+    #[inline]
+    pub(super) fn unpack(node: u64) -> Option<Self> {
+        let run = Self { start: node as u32, buckets: (node >> 32) as u32 };
+        (run.buckets > 0).then_some(run)
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    slots: Reserved<Slot>,
+    free: Mutex<Free>,
+}
+
+#[derive(Debug)]
+struct Free {
+    /// Behind every run ever given out.
+    next: u32,
+    /// Starts of free runs, by their length.
+    runs: Vec<Vec<u32>>,
+}
+
+impl Pool {
+    pub(super) fn new() -> io::Result<Self> {
+        let runs = vec![Vec::new(); PAGE_BUCKETS_MAX as usize + 1];
+        Ok(Self { slots: Reserved::new(SLOTS_MAX)?, free: Mutex::new(Free { next: 0, runs }) })
+    }
+
+    #[inline]
+    pub(super) fn slots(&self, run: Run) -> &[Slot] {
+        let start = run.start as usize * BUCKET_SLOTS;
+        &self.slots[start..start + run.buckets as usize * BUCKET_SLOTS]
+    }
+
+    /// A vacant run, or `None` when all that could be reserved is in use.
+    pub(super) fn take(&self, buckets: u32) -> Option<Run> {
+        let mut free = self.free.lock().expect("nothing panics under this lock");
+        if let Some(start) = free.runs[buckets as usize].pop() {
+            drop(free);
+            let run = Run { start, buckets };
+            self.slots(run).iter().for_each(|slot| slot.copy_unpublished(Word::VACANT));
+            return Some(run);
+        }
+        let start = free.next;
+        let end = start.checked_add(buckets)?;
+        if end as usize * BUCKET_SLOTS > self.slots.len() {
+            return None;
+        }
+        free.next = end;
+        Some(Run { start, buckets })
+    }
+
+    /// Gives a run back. Nobody may be able to see it any more.
+    pub(super) fn give(&self, run: Run) {
+        let mut free = self.free.lock().expect("nothing panics under this lock");
+        free.runs[run.buckets as usize].push(run.start);
+    }
+
+    /// Bytes in use, free runs included: memory that was touched once.
+    pub(super) fn bytes(&self) -> u64 {
+        let free = self.free.lock().expect("nothing panics under this lock");
+        free.next as u64 * (BUCKET_SLOTS * size_of::<Slot>()) as u64
+    }
+
+    /// Bytes that could be reserved at most.
+    pub(super) fn bytes_max(&self) -> u64 {
+        (self.slots.len() * size_of::<Slot>()) as u64
+    }
+}

@@ -1,0 +1,203 @@
+//! Insert and remove: place a record in the log, publish it in the key's slot, count what it displaced.
+//!
+//! Holds the rule that a key's sequence never goes down: a write that meets a higher one is done. `remove` places a
+//! tombstone instead of a value; batches share a reservation and a flush.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use thermocline_tiers::{
+    Error, Guard, Kind, Location, Result,
+    log::{Header, NewRecord, Placed, RecordKind, Survives},
+};
+
+use crate::{
+    counters::Count,
+    engine::{Engine, InLog},
+    index::{Published, Verdict},
+};
+
+/// What an acknowledged write survives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Durability {
+    /// The process's death, `kill -9` included.
+    #[default]
+    Buffered,
+    /// A power cut: the record is flushed before the call returns. Concurrent writers share a flush.
+    Synced,
+}
+
+impl Durability {
+    pub(crate) fn survives(self) -> Survives {
+        match self {
+            Self::Buffered => Survives::Kill,
+            Self::Synced => Survives::PowerCut,
+        }
+    }
+}
+
+/// What a write says besides key and value. What is not said is as the store has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Attributes {
+    /// How long the entry lives.
+    pub ttl: Option<Duration>,
+    /// What the write survives.
+    pub durability: Option<Durability>,
+}
+
+impl Attributes {
+    /// Nothing said.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The entry expires `ttl` from the write on. Zero is refused by the write; beyond the year 9999 is never.
+    #[must_use]
+    pub fn ttl(mut self, ttl: Duration) -> Self {
+        self.ttl = Some(ttl);
+        self
+    }
+
+    /// What the write survives.
+    #[must_use]
+    pub fn durability(mut self, durability: Durability) -> Self {
+        self.durability = Some(durability);
+        self
+    }
+}
+
+/// A time to live of zero is a mistake, not "default" and not "never".
+pub(crate) fn check_ttl(option: &'static str, ttl: Option<Duration>) -> Result<()> {
+    match ttl {
+        Some(Duration::ZERO) => {
+            Err(Error::Option { option, found: "0 s".to_owned(), expected: "a duration above zero".to_owned() })
+        }
+        _ => Ok(()),
+    }
+}
+
+impl Engine {
+    /// Writes `value` under `key`. Visible on return, to every thread; survives what `attributes` say.
+    ///
+    /// One copy of the bytes; no lock and no system call in the common case.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::Option`] for a time to live of zero, [`Error::ReadOnly`], [`Error::Suspended`],
+    /// [`Error::Io`]: nothing was written then, or at least nothing that counts.
+    #[inline]
+    pub fn insert(&self, key: &[u8], value: &[u8], attributes: &Attributes) -> Result<()> {
+        let deadline_ms = self.deadline_ms(attributes.ttl)?;
+        let guard = Guard::pin();
+        let header = Header { kind: RecordKind::Value, sequence: self.clock.draw(1), deadline_ms };
+        let record = NewRecord { header, namespace: 0, key, value };
+        let placed = self.log.append(&record, attributes.durability.unwrap_or(self.options.durability).survives())?;
+        self.publish(&record, placed, &guard)?;
+        self.counters.add(Count::Insertion, 1);
+        Ok(())
+    }
+
+    pub(crate) fn deadline_ms(&self, ttl: Option<Duration>) -> Result<u64> {
+        let Some(ttl) = ttl.or(self.options.time_to_live) else { return Ok(0) };
+        check_ttl("ttl", Some(ttl))?;
+        let deadline_ms = self.clock.deadline_ms(ttl);
+        if deadline_ms != 0 {
+            // Relaxed: `len` walks if it sees the entry at all.
+            self.has_deadlines.store(true, Ordering::Relaxed);
+        }
+        Ok(deadline_ms)
+    }
+
+    /// Names a placed record in its key's slot unless a newer one is there; returns what was displaced.
+    #[inline]
+    pub(crate) fn publish(&self, record: &NewRecord<'_>, placed: Placed, guard: &Guard) -> Result<Option<Location>> {
+        let hash = self.log.keys().hash(record.key);
+        let published = self.index.publish(hash, placed.location, guard, &InLog(&self.log), |there| {
+            let found = self.log.read_unchecked(there)?;
+            Ok(match found.key() == record.key {
+                false => Verdict::Other,
+                // What a damaged record says of its sequence does not count: writing heals the key.
+                true if !there.is_unverified() && found.header().sequence > record.header.sequence => Verdict::Keep,
+                true => Verdict::Replace,
+            })
+        })?;
+        if placed.wants_ahead {
+            self.upkeep.wake(&self.log);
+        }
+        self.count_published(record, published)
+    }
+
+    /// Counts what came and what went.
+    pub(crate) fn count_published(&self, record: &NewRecord<'_>, published: Published) -> Result<Option<Location>> {
+        let bytes = record.bytes();
+        self.counters.add(Count::BytesWritten, bytes);
+        let displaced = match published {
+            Published::Kept => return Ok(None),
+            Published::New => None,
+            Published::Replaced(old) => Some(old),
+        };
+        let old = displaced.filter(|old| old.kind() == Kind::Log);
+        let is_value = record.header.kind == RecordKind::Value;
+        match (is_value, old) {
+            (true, None) => self.counters.add(Count::Added, 1),
+            (false, Some(_)) => self.counters.add(Count::Taken, 1),
+            _ => {}
+        }
+        if is_value {
+            self.counters.add(Count::LiveBytesAdded, bytes);
+        }
+        if let Some(old) = old {
+            self.counters.add(Count::LiveBytesTaken, self.log.read_unchecked(old)?.bytes());
+        }
+        Ok(displaced)
+    }
+
+    /// Removes `key`; `true` if it was there. Writes nothing for a key that is not.
+    ///
+    /// # Errors
+    /// As for [`insert`](Self::insert).
+    pub fn remove(&self, key: &[u8]) -> Result<bool> {
+        let guard = Guard::pin();
+        let hash = self.log.keys().hash(key);
+        let found = self.index.find(hash, &guard, |at| {
+            let record = self.log.read_unchecked(at)?;
+            Ok((record.key() == key).then(|| self.is_living(at, &record)))
+        })?;
+        if found != Some(true) {
+            return Ok(false);
+        }
+        let header = Header { kind: RecordKind::Tombstone, sequence: self.clock.draw(1), deadline_ms: 0 };
+        let record = NewRecord { header, namespace: 0, key, value: &[] };
+        let placed = self.log.append(&record, self.options.durability.survives())?;
+        let displaced = self.publish(&record, placed, &guard)?;
+        let was_there = displaced.is_some_and(|old| old.kind() == Kind::Log);
+        if was_there {
+            self.counters.add(Count::Removal, 1);
+        }
+        Ok(was_there)
+    }
+
+    /// Writes all pairs, each for itself, with one reservation for as many as fit and one flush if they are to be
+    /// durable; of equal keys the last wins.
+    ///
+    /// # Errors
+    /// As for [`insert`](Self::insert); some of the pairs may have been written.
+    pub fn insert_many(&self, pairs: &[(&[u8], &[u8])], attributes: &Attributes) -> Result<()> {
+        let deadline_ms = self.deadline_ms(attributes.ttl)?;
+        let guard = Guard::pin();
+        let first = self.clock.draw(pairs.len() as u64);
+        let records: Vec<_> = (first..)
+            .zip(pairs)
+            .map(|(sequence, (key, value))| {
+                let header = Header { kind: RecordKind::Value, sequence, deadline_ms };
+                NewRecord { header, namespace: 0, key, value }
+            })
+            .collect();
+        let durability = attributes.durability.unwrap_or(self.options.durability);
+        self.log.append_many(&records, durability.survives(), |index, placed| {
+            self.publish(&records[index], placed, &guard)?;
+            self.counters.add(Count::Insertion, 1);
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,250 @@
+//! The store: what users call. Every method delegates to the engine.
+//!
+//! Holds the handle and the conversions of arguments. Adds no meaning.
+
+use std::{io, path::Path, sync::Arc};
+
+use thermocline_engine::{
+    Engine,
+    medium::{Disk, Medium},
+};
+
+use crate::{Attributes, Builder, Error, Metadata, Result, Stats, Value, Verified};
+
+/// A key-value store in a directory. Clones are handles to the same one, which ends with the last of them.
+///
+/// Keys are 0 to 65 535 bytes, values up to 1 GiB − 64 KiB. Every call that returned `Ok` is seen by every later
+/// call from any thread. Dropping the last handle keeps everything that was acknowledged through the death of the
+/// process; [`close`](Self::close) also makes it durable and says what went wrong.
+#[derive(Clone, Debug)]
+pub struct Store {
+    engine: Arc<Engine>,
+}
+
+/// An iterator over entries, in no order. See [`Store::iter`].
+pub type Iter<'a> = thermocline_engine::Iter<'a>;
+
+/// An iterator over keys, in no order. See [`Store::keys`].
+pub type Keys<'a> = thermocline_engine::Keys<'a>;
+
+impl Store {
+    /// Opens the store in the directory `dir` with default options; makes it if it is missing.
+    ///
+    /// # Errors
+    /// See [`Builder::open`].
+    pub fn open(dir: impl AsRef<Path>) -> Result<Self> {
+        Self::builder().open(dir)
+    }
+
+    /// Options other than the defaults.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    pub(crate) fn new(engine: Engine) -> Self {
+        Self { engine: Arc::new(engine) }
+    }
+
+    /// Writes `value` under `key`, replacing what was there. One copy; no lock and no system call in the common
+    /// case.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::ReadOnly`], [`Error::Suspended`] after a failed flush, [`Error::Io`] when the disk
+    /// is full or fails: then the old value stays.
+    #[inline]
+    pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
+        self.engine.insert(key.as_ref(), value.as_ref(), &Attributes::new())
+    }
+
+    /// As [`insert`](Self::insert), with a time to live or another durability.
+    ///
+    /// # Errors
+    /// As for [`insert`](Self::insert), and [`Error::Option`] for a time to live of zero.
+    #[inline]
+    pub fn insert_with(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, attributes: &Attributes) -> Result<()> {
+        self.engine.insert(key.as_ref(), value.as_ref(), attributes)
+    }
+
+    /// The value of `key`. One allocation and copy; waits for nobody.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] if its record is damaged (a later write heals the key), [`Error::Io`].
+    #[inline]
+    pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        self.engine.get(key.as_ref())
+    }
+
+    /// Shows the value of `key` to `f` where it lies: no copy, no allocation. For short looks; what `f` sees cannot be
+    /// reclaimed meanwhile.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    #[inline]
+    pub fn read<R>(&self, key: impl AsRef<[u8]>, f: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
+        self.engine.read(key.as_ref(), f)
+    }
+
+    /// As [`get`](Self::get), leaving no trace in statistics or history.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub fn peek(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
+        self.engine.peek(key.as_ref())
+    }
+
+    /// Whether `key` is there.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.engine.contains_key(key.as_ref())
+    }
+
+    /// What is known of the entry of `key`, without its value.
+    ///
+    /// # Errors
+    /// As for [`get`](Self::get).
+    pub fn metadata(&self, key: impl AsRef<[u8]>) -> Result<Option<Metadata>> {
+        self.engine.metadata(key.as_ref())
+    }
+
+    /// Removes `key`; `true` if it was there.
+    ///
+    /// # Errors
+    /// As for [`insert`](Self::insert).
+    pub fn remove(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.engine.remove(key.as_ref())
+    }
+
+    /// The values of `keys`, in their order.
+    ///
+    /// # Errors
+    /// The first that any of them meets.
+    pub fn get_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Option<Value>>> {
+        keys.into_iter().map(|key| self.get(key)).collect()
+    }
+
+    /// Writes all pairs, each for itself; of equal keys the last wins. Cheaper than single writes, and one flush for
+    /// all if they are to be durable.
+    ///
+    /// # Errors
+    /// As for [`insert`](Self::insert); some of the pairs may have been written.
+    pub fn insert_many<K: AsRef<[u8]>, V: AsRef<[u8]>>(&self, pairs: impl IntoIterator<Item = (K, V)>) -> Result<()> {
+        let pairs: Vec<_> = pairs.into_iter().collect();
+        let pairs: Vec<_> = pairs.iter().map(|(key, value)| (key.as_ref(), value.as_ref())).collect();
+        self.engine.insert_many(&pairs, &Attributes::new())
+    }
+
+    /// Removes all `keys` and returns how many were there.
+    ///
+    /// # Errors
+    /// As for [`remove`](Self::remove); some of them may be gone.
+    pub fn remove_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<u64> {
+        keys.into_iter().map(|key| self.remove(key).map(u64::from)).sum()
+    }
+
+    /// Writes `new` under `key` (or removes it, for `None`) if the sequence of its entry is `expected`, where `None`
+    /// expects that there is none. Returns the new sequence, or the one that was found instead.
+    ///
+    /// ```
+    /// # let dir = tempfile::tempdir()?;
+    /// # let store = thermocline::Store::open(dir.path())?;
+    /// let first = store.compare_exchange("counter", None, Some("1"))?.expect("nobody else is here");
+    /// assert_eq!(store.compare_exchange("counter", None, Some("2"))?, Err(Some(first)));
+    /// assert!(store.compare_exchange("counter", Some(first), Some("2"))?.is_ok());
+    /// # Ok::<(), thermocline::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As for [`insert`](Self::insert) and [`get`](Self::get).
+    pub fn compare_exchange<V: AsRef<[u8]>>(
+        &self,
+        key: impl AsRef<[u8]>,
+        expected: Option<u64>,
+        new: Option<V>,
+    ) -> Result<Result<u64, Option<u64>>> {
+        self.engine.compare_exchange(key.as_ref(), expected, new.as_ref().map(AsRef::as_ref))
+    }
+
+    /// Walks over all entries in no order. Weakly consistent: what is written meanwhile may be met or not, what is
+    /// there throughout is met once. Never blocks writers.
+    pub fn iter(&self) -> Iter<'_> {
+        self.engine.iter()
+    }
+
+    /// Walks over all keys, as [`iter`](Self::iter) does over entries.
+    pub fn keys(&self) -> Keys<'_> {
+        self.engine.keys()
+    }
+
+    /// The number of entries, exactly; walks over them if some can expire.
+    ///
+    /// Entries whose records cannot be read are not counted.
+    pub fn len(&self) -> u64 {
+        self.engine.len()
+    }
+
+    /// Whether there are no entries. See [`len`](Self::len).
+    pub fn is_empty(&self) -> bool {
+        self.engine.is_empty()
+    }
+
+    /// The number of entries, those included that have expired and were not replaced. Never walks.
+    pub fn len_estimate(&self) -> u64 {
+        self.engine.len_estimate()
+    }
+
+    /// Makes everything durable that was acknowledged, or seen by a read, before the call.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a flush fails; then [`Error::Suspended`] for every write until the store is opened again.
+    pub fn sync(&self) -> Result<()> {
+        self.engine.sync()
+    }
+
+    /// Holds every record in the log against its checksum. Damage is in the report, not an `Err`. Reads all of the
+    /// log.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a file cannot be read.
+    pub fn verify(&self) -> Result<Verified> {
+        self.engine.verify()
+    }
+
+    /// Writes a durable copy of the store, as of one sequence, into `dir`, which is absent or empty. Writers go on.
+    ///
+    /// # Errors
+    /// [`Error::Option`] if `dir` is not empty, [`Error::Io`]; what was copied so far stays behind.
+    pub fn backup(&self, dir: impl AsRef<Path>) -> Result<()> {
+        let dir = dir.as_ref();
+        let io = |source: io::Error| Error::Io { action: "create", file: dir.display().to_string(), offset: 0, source };
+        let target = Disk::create(dir).map_err(io)?;
+        let names = target.names().map_err(io)?;
+        if let Some(name) = names.iter().find(|name| !matches!(name.as_str(), "." | "..")) {
+            let found = format!("{} with {name} in it", dir.display());
+            return Err(Error::Option {
+                option: "backup directory",
+                found,
+                expected: "an absent or empty one".to_owned(),
+            });
+        }
+        self.engine.backup(&target)
+    }
+
+    /// All figures of the store. Looks at no record.
+    pub fn stats(&self) -> Stats {
+        self.engine.stats()
+    }
+
+    /// Makes everything durable and ends this handle. The last one to close gives reserved space back and releases the
+    /// lock before it returns; other handles keep the store open.
+    ///
+    /// # Errors
+    /// As for [`sync`](Self::sync). Whatever it says, the handle is closed.
+    pub fn close(self) -> Result<()> {
+        if Arc::strong_count(&self.engine) > 1 {
+            self.engine.sync()?;
+        }
+        Arc::into_inner(self.engine).map_or(Ok(()), Engine::close)
+    }
+}

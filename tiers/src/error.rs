@@ -1,0 +1,113 @@
+//! What can go wrong, for every floor of the house: the engine and the front door add no meaning to a
+//! failed write or a damaged record, so they pass this one enum on.
+
+use std::{io, result};
+
+/// A result with thermocline's [`Error`].
+pub type Result<T, E = Error> = result::Result<T, E>;
+
+/// Why a call failed: what was being done, to what, and both numbers when two disagree.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The operating system refused a read, a write or a flush.
+    #[error("{action} {file}, offset {offset}: {source}")]
+    Io {
+        /// What was being done, as a verb: `write`, `flush`.
+        action: &'static str,
+        /// The path of the file or directory.
+        file: String,
+        /// The offset in bytes, 0 where it means nothing.
+        offset: u64,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Bytes on disk are not what was written there.
+    #[error("{file}, offset {offset}: {what}")]
+    Corrupt {
+        /// The path of the file.
+        file: String,
+        /// The offset of the damage in bytes.
+        offset: u64,
+        /// What was found, and what was expected.
+        what: String,
+    },
+    /// The directory holds no store, and none was to be made.
+    #[error("no store in {directory}")]
+    NoStore {
+        /// The directory as it was given.
+        directory: String,
+    },
+    /// A file carries a format version that this build does not know.
+    #[error("{file}: format version {found}, this build reads up to {supported}")]
+    Version {
+        /// The path of the file.
+        file: String,
+        /// The version found.
+        found: u32,
+        /// The highest version known here.
+        supported: u32,
+    },
+    /// Another process or handle has the store open.
+    #[error("{directory} is in use by another process or handle")]
+    Locked {
+        /// The store's directory.
+        directory: String,
+    },
+    /// A key or a value is longer than the format allows.
+    #[error("a {what} of {bytes} bytes is too long, the limit is {bytes_max}")]
+    TooLarge {
+        /// `key` or `value`.
+        what: &'static str,
+        /// Its length in bytes.
+        bytes: u64,
+        /// The longest that is allowed.
+        bytes_max: u64,
+    },
+    /// An option has a value that cannot be.
+    #[error("option {option} is {found}, expected {expected}")]
+    Option {
+        /// The option's name.
+        option: &'static str,
+        /// The value found.
+        found: String,
+        /// What would have been right.
+        expected: String,
+    },
+    /// The store was opened to read only.
+    #[error("{directory} was opened to read only")]
+    ReadOnly {
+        /// The store's directory.
+        directory: String,
+    },
+    /// A flush failed earlier, so nothing more is accepted until the store is opened again.
+    #[error("{directory} takes no more writes since a flush failed ({cause}); open it again")]
+    Suspended {
+        /// The store's directory.
+        directory: String,
+        /// The first failure.
+        cause: String,
+    },
+    /// The log has no room left for another segment's address.
+    #[error("{directory}: the log has {segments} segments, no more can be addressed")]
+    Full {
+        /// The store's directory.
+        directory: String,
+        /// How many there are.
+        segments: u64,
+    },
+    /// The system gives no more memory for the index.
+    #[error("no memory for more keys: the index has {bytes} bytes, which is all that could be reserved")]
+    IndexFull {
+        /// Bytes reserved.
+        bytes: u64,
+    },
+}
+
+impl Error {
+    /// Wraps what the system said with what was being done; made for `map_err`.
+    pub(crate) fn io(action: &'static str, file: impl Into<String>, offset: u64) -> impl FnOnce(io::Error) -> Self {
+        let file = file.into();
+        move |source| Self::Io { action, file, offset, source }
+    }
+}

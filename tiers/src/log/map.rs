@@ -1,0 +1,163 @@
+//! Mapped bytes: a segment's file, or anonymous memory for the faulty medium.
+//!
+//! Holds the only stores and loads that go through a mapping. Every access is held against the length.
+//! Protocol: a range is written by the one that reserved it, before its commit word is stored with Release;
+//! others look at it after they loaded that word with Acquire and found it set. Words that change
+//! later (commit word, length word, the header's `flushed`) are only ever accessed as atomics.
+
+use std::{
+    fmt, fs, io, ptr, slice,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use memmap2::{Advice, MmapOptions, MmapRaw};
+
+/// Bytes that are made ready at once, and the border on which the system can map them as one page.
+pub(crate) const STEP_BYTES: u64 = 2 << 20;
+
+/// A shared mapping. Clones name the same bytes.
+#[derive(Clone)]
+pub struct Map {
+    raw: Arc<MmapRaw>,
+    writable: bool,
+}
+
+impl Map {
+    /// Maps the first `bytes` of `file`, which must be that long.
+    ///
+    /// Another process that cuts the file takes the ground away from under the mapping; the store's lock
+    /// file keeps our own kind out, and `DESIGN.md` says what is promised against others.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn file(file: &fs::File, bytes: u64, writable: bool) -> io::Result<Self> {
+        let bytes = usize::try_from(bytes).map_err(io::Error::other)?;
+        let mut options = MmapOptions::new();
+        options.len(bytes);
+        let raw = if writable { options.map_raw(file)? } else { options.map_raw_read_only(file)? };
+        // Advice only. One write fault then makes 2 MiB writable instead of walking a large folio per page.
+        let _ = raw.advise(Advice::HugePage);
+        Ok(Self { raw: Arc::new(raw), writable })
+    }
+
+    /// Zeroed memory that no file backs.
+    pub(crate) fn anonymous(bytes: u64) -> io::Result<Self> {
+        let bytes = usize::try_from(bytes).map_err(io::Error::other)?.max(1);
+        let raw = MmapRaw::from(MmapOptions::new().len(bytes).map_anon()?);
+        Ok(Self { raw: Arc::new(raw), writable: true })
+    }
+
+    /// Length in bytes.
+    #[inline]
+    pub(crate) fn bytes(&self) -> u64 {
+        self.raw.len() as u64
+    }
+
+    /// Maps the pages of a range writable now, so that a store to them cannot fail later.
+    ///
+    /// # Errors
+    /// What the system says: `ENOSPC` and `EIO` come from here instead of as a signal.
+    pub(crate) fn populate(&self, from: u64, to: u64) -> io::Result<()> {
+        let to = to.min(self.bytes());
+        if from >= to {
+            return Ok(());
+        }
+        let from = from - from % 4096;
+        match self.raw.advise_range(Advice::PopulateWrite, from as usize, (to - from) as usize) {
+            // Kernels before 5.14 do not know the advice. The caller wrote the range through the file just
+            // before, so its blocks and pages are there, and a store takes a minor fault instead.
+            Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
+            other => other,
+        }
+    }
+
+    fn check(&self, offset: u64, bytes: u64) -> usize {
+        let end = offset.checked_add(bytes);
+        assert!(end.is_some_and(|end| end <= self.bytes()), "offset {offset} and {bytes} bytes are beyond the map");
+        offset as usize
+    }
+
+    #[inline]
+    fn atomic(&self, offset: u64) -> &AtomicU64 {
+        let offset = self.check(offset, 8);
+        assert!(offset.is_multiple_of(8), "words are aligned");
+        // SAFETY: the word is inside the mapping (`check`), which lives as long as `self`, and aligned: the
+        // mapping starts on a page. Words at these places are accessed as atomics only, while others may
+        // change them.
+        unsafe { AtomicU64::from_ptr(self.raw.as_mut_ptr().add(offset).cast()) }
+    }
+
+    /// Loads the aligned little-endian word at `offset`.
+    #[inline]
+    pub(crate) fn word(&self, offset: u64) -> u64 {
+        // Acquire: pairs with `store_word`; behind a commit word lies the record.
+        u64::from_le(self.atomic(offset).load(Ordering::Acquire))
+    }
+
+    /// Stores the aligned little-endian word at `offset`.
+    #[inline]
+    pub(crate) fn store_word(&self, offset: u64, word: u64) {
+        assert!(self.writable, "only writable segments are written");
+        // Release: what was written before is seen by whoever loads this word.
+        self.atomic(offset).store(word.to_le(), Ordering::Release);
+    }
+
+    /// Copies `bytes` to `offset`, into a range that the caller reserved.
+    #[inline]
+    pub(crate) fn fill(&self, offset: u64, bytes: &[u8]) {
+        assert!(self.writable, "only writable segments are written");
+        let offset = self.check(offset, bytes.len() as u64);
+        // SAFETY: the target is inside the mapping (`check`) and writable; `bytes` cannot overlap it, since
+        // slices into the map cover committed records only, and the caller's range is not committed.
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.raw.as_mut_ptr().add(offset), bytes.len()) }
+    }
+
+    /// The bytes of a range that nobody writes: committed, or quiet because no writer is in flight.
+    #[inline]
+    pub(crate) fn quiet(&self, offset: u64, bytes: u64) -> Option<&[u8]> {
+        if offset.checked_add(bytes)? > self.bytes() {
+            return None;
+        }
+        // SAFETY: the range is inside the mapping, which lives as long as `self`. The module's protocol has
+        // nobody write a committed record or a range without writers.
+        Some(unsafe { slice::from_raw_parts(self.raw.as_ptr().add(offset as usize), bytes as usize) })
+    }
+}
+
+impl fmt::Debug for Map {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Map({} bytes)", self.bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_stored_is_loaded_and_nothing_beyond_the_end() {
+        let map = Map::anonymous(4096).unwrap();
+        map.fill(8, b"thermocline");
+        map.store_word(0, 7);
+        assert_eq!((map.word(0), map.quiet(8, 11)), (7, Some(&b"thermocline"[..])));
+        assert_eq!(map.quiet(4096, 1), None);
+        assert_eq!(map.quiet(u64::MAX, 2), None);
+        assert!(std::panic::catch_unwind(|| map.fill(4090, b"1234567")).is_err());
+    }
+
+    #[test]
+    fn segments_are_mapped_on_a_border_of_two_mebibytes() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(4 * STEP_BYTES).unwrap();
+        let map = Map::file(&file, 4 * STEP_BYTES, true).unwrap();
+        // A misaligned mapping costs up to 100 times more per page; filesystems without large pages
+        // (tmpfs with huge pages off, for one) may place it anywhere.
+        if !map.raw.as_ptr().addr().is_multiple_of(STEP_BYTES as usize) {
+            eprintln!("this filesystem maps on 4 KiB borders");
+        }
+        assert!(map.raw.as_ptr().addr().is_multiple_of(4096));
+    }
+}

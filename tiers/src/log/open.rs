@@ -1,0 +1,429 @@
+//! Opening a log: identity, lock, segments; then, once they were scanned, the repair of what a crash left.
+//!
+//! Holds the order of steps that makes a second crash in the middle harmless. Never decides which record of a key
+//! counts. Invariant: what was passed over above `flushed` cannot come back.
+
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use crossbeam_utils::CachePadded;
+
+use super::{
+    Flusher, Log, Roll, Table, Tail,
+    format::{self, BadBlock, IDENTITY_BYTES, IDENTITY_COPY, Identity, Keys, RECORDS_START},
+    medium::{Lock, Medium},
+    scan::{Found, Item, Scan},
+    segment::{self, Segment, SharedSegment},
+};
+use crate::{
+    Error, Result,
+    slot::{Address, Kind, Location},
+};
+
+const STORE: &str = "store";
+const LOCK: &str = "lock";
+/// How long a second opener waits for the first to end: short-lived processes take turns.
+const LOCK_WAIT: Duration = Duration::from_millis(500);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
+/// A segment with less room than this is not appended to after opening.
+const RESUME_BYTES_MIN: u64 = 4096;
+
+/// How a log is opened.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Bytes of a segment: 64 KiB to 1 GiB, a multiple of 8.
+    pub segment_bytes: u64,
+    /// Take a shared lock and change nothing.
+    pub read_only: bool,
+    /// Make a store where there is none.
+    pub create: bool,
+}
+
+/// What a scan of one segment found.
+#[derive(Debug, Default)]
+pub struct Scanned {
+    /// Records whose checksum is right.
+    pub records: u64,
+    /// The bytes that they take.
+    pub bytes: u64,
+    /// Where the next record can go.
+    pub end: u64,
+    /// Damage to what was flushed once: offset and what.
+    pub damaged: Vec<(u64, String)>,
+    /// What a crash left above `flushed`: offset and bytes.
+    torn: Vec<(u64, u64)>,
+}
+
+impl Log {
+    /// Opens the log on `medium` and takes its lock. Its records are found by [`scan`](Self::scan); it is ready
+    /// to append after [`start`](Self::start).
+    ///
+    /// # Errors
+    /// [`Error::NoStore`], [`Error::Locked`] (after half a second), [`Error::Version`], [`Error::Corrupt`] when
+    /// the file `store` is damaged, [`Error::Io`], [`Error::Option`].
+    pub fn open(medium: Arc<dyn Medium>, options: Options) -> Result<Self> {
+        check_options(&options)?;
+        let names = medium.names().map_err(Error::io("list", medium.directory(), 0))?;
+        let exists = names.iter().any(|name| name == STORE);
+        let numbered: Vec<_> = names.iter().filter_map(|name| segment::number_of(name)).collect();
+        if !exists && (options.read_only || !options.create) {
+            return Err(Error::NoStore { directory: medium.directory() });
+        }
+        let lock = take_lock(&*medium, !options.read_only)?;
+        // The store may have been made while we waited for the lock.
+        let exists = exists || medium.open(STORE, false).is_ok();
+        if !exists && !numbered.is_empty() {
+            let what = format!("missing, while there are {} segments beside it", numbered.len());
+            return Err(Error::Corrupt { file: path_of(&*medium, STORE), offset: 0, what });
+        }
+        let identity = if exists { read_identity(&*medium, !options.read_only)? } else { create_identity(&*medium)? };
+        let names = medium.names().map_err(Error::io("list", medium.directory(), 0))?;
+        if !options.read_only {
+            for leftover in names.iter().filter(|name| name.ends_with(".new")) {
+                medium.remove(leftover).map_err(Error::io("remove", path_of(&*medium, leftover), 0))?;
+            }
+        }
+        let doubt = match options.read_only {
+            true => None,
+            false => Some(medium.open(LOCK, true).map_err(Error::io("open", path_of(&*medium, LOCK), 0))?),
+        };
+        let mut numbers: Vec<_> = names.iter().filter_map(|name| segment::number_of(name)).collect();
+        numbers.sort_unstable();
+        let found = open_segments(&*medium, &identity, &numbers, &options)?;
+        let next_slot = found.last().map_or(0, |segment| segment.base + segment.slots());
+        let next_number = numbers.last().map_or(1, |number| number + 1);
+        let table = Table::new();
+        found.iter().for_each(|segment| table.set(segment));
+        Ok(Self {
+            keys: Keys::new(identity.secret),
+            identity,
+            options,
+            tail: CachePadded::new(AtomicU64::new(Tail::NOWHERE.0)),
+            table,
+            roll: Mutex::new(Roll { next_slot, next_number, spare: None }),
+            flusher: Flusher::default(),
+            quiescent: Arc::default(),
+            doubt,
+            found,
+            medium,
+            _lock: lock,
+        })
+    }
+
+    /// How many segments were found at open; [`scan`](Self::scan) takes their indexes.
+    pub fn found_count(&self) -> usize {
+        self.found.len()
+    }
+
+    /// Calls `visit` with every record of the segment `index` and where it is, in the order of the file. May run for
+    /// several segments at once, before [`start`](Self::start).
+    ///
+    /// A damaged record in what was flushed once is visited with an unverified location: its key is
+    /// probably right, and reading it says [`Error::Corrupt`].
+    ///
+    /// # Errors
+    /// [`Error::Io`], and what `visit` returns.
+    pub fn scan(&self, index: usize, mut visit: impl FnMut(&Found<'_>, Location) -> Result<()>) -> Result<Scanned> {
+        let segment = &self.found[index];
+        let bytes = segment.quiet_bytes(None)?;
+        self.scan_bytes(segment, &bytes, segment.flushed, |found, at| visit(found, at))
+    }
+
+    fn scan_bytes(
+        &self,
+        segment: &Segment,
+        bytes: &[u8],
+        damaged_below: u64,
+        mut visit: impl FnMut(&Found<'_>, Location) -> Result<()>,
+    ) -> Result<Scanned> {
+        let (mut scanned, flushed) = (Scanned::default(), segment.flushed);
+        if let Some(what) = &segment.header_damage {
+            scanned.damaged.push((0, what.clone()));
+        }
+        let mut scan = Scan::new(&self.keys, bytes);
+        for item in scan.by_ref() {
+            match item {
+                Item::Record(found) => {
+                    (scanned.records, scanned.bytes) = (scanned.records + 1, scanned.bytes + found.bytes);
+                    visit(&found, location(segment, &found, false))?;
+                }
+                Item::Damaged(found) if found.offset < damaged_below => {
+                    scanned.damaged.push((found.offset, "record checksum mismatch".to_owned()));
+                    visit(&found, location(segment, &found, true))?;
+                }
+                Item::Damaged(Found { offset, bytes, .. }) => scanned.torn.push((offset, bytes)),
+                Item::Gap { offset, bytes } if offset < flushed => {
+                    scanned.damaged.push((offset, format!("{bytes} bytes are no record")));
+                }
+                Item::Gap { offset, bytes } => scanned.torn.push((offset, bytes)),
+            }
+        }
+        scanned.end = scan.end();
+        if flushed > segment.found_bytes && segment.found_bytes > 0 {
+            let what = format!("the file was cut here, it was flushed up to {flushed}");
+            scanned.damaged.push((segment.found_bytes, what));
+        } else if flushed > scanned.end && flushed < segment.capacity {
+            let what = format!("the last record ends here, there were records up to {flushed}");
+            scanned.damaged.push((scanned.end, what));
+        }
+        Ok(scanned)
+    }
+
+    /// Repairs what a crash left and makes the log ready to append. `scanned` are the results of all scans, in order.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the files are then as good as before, and can be opened again.
+    pub fn start(&mut self, scanned: &[Scanned]) -> Result<()> {
+        if self.options.read_only {
+            return Ok(());
+        }
+        self.settle_doubt()?;
+        let mut last = None;
+        for (segment, scanned) in self.found.iter().zip(scanned) {
+            let end = self.repair(segment, scanned)?;
+            if end > segment.flushed {
+                self.flusher.add(segment.clone());
+            }
+            last = Some((segment, end));
+        }
+        if let Some((segment, end)) = last {
+            // Release: pairs with the Acquire in `is_quiescent`; nobody writes yet.
+            self.quiescent.store(Tail::new(segment.base, end).0, Ordering::Release);
+            let has_room = segment.header_damage.is_none() && end + RESUME_BYTES_MIN <= segment.capacity;
+            if has_room && segment.capacity <= self.options.segment_bytes.max(Address::SLOT_BYTES) {
+                let mut roll = self.lock_roll();
+                roll.spare = Some((segment.clone(), end));
+            }
+        }
+        Ok(())
+    }
+
+    /// Voids what is torn, zeroes what is behind the last record, and returns where that ends.
+    fn repair(&self, segment: &Segment, scanned: &Scanned) -> Result<u64> {
+        let mut end = scanned.end;
+        for (offset, bytes) in &scanned.torn {
+            if offset + bytes == scanned.end {
+                segment.zero(*offset, *bytes)?;
+                end = *offset;
+            } else if *bytes >= format::HEADER_BYTES {
+                segment.make_void(&self.keys, *offset, *bytes)?;
+            }
+        }
+        Ok(end)
+    }
+
+    /// Writes again what a failed flush may have lost (see `DESIGN.md`, *Doubt*).
+    fn settle_doubt(&self) -> Result<()> {
+        let Some(file) = &self.doubt else { return Ok(()) };
+        let io = |action| Error::io(action, path_of(&*self.medium, LOCK), 0);
+        let mut note = [0; 24];
+        if file.bytes().map_err(io("measure"))? < note.len() as u64 {
+            return Ok(());
+        }
+        file.read_at(0, &mut note).map_err(io("read"))?;
+        let Some(first) = format::decode_doubt(&note) else { return Ok(()) };
+        for segment in self.found.iter().filter(|segment| segment.number >= first) {
+            segment.rewrite()?;
+            segment.flush()?;
+        }
+        self.medium.flush_directory().map_err(Error::io("flush", self.directory(), 0))?;
+        file.set_bytes(0).map_err(io("clear"))
+    }
+
+    /// Calls `visit` with every record that is in the log now, in no order of sequences. The caller has made sure
+    /// that nobody is still writing what was reserved before the call.
+    ///
+    /// # Errors
+    /// [`Error::Io`], and what `visit` returns.
+    pub fn visit_all(
+        &self,
+        quiet: QuietEnd,
+        mut visit: impl FnMut(&Found<'_>, Location) -> Result<()>,
+    ) -> Result<Vec<(String, Scanned)>> {
+        let mut all = Vec::new();
+        for (segment, bytes) in self.quiet_segments(quiet)? {
+            // While the store is open nothing is torn: a committed record that does not check out is damage.
+            let scanned = self.scan_bytes(segment, &bytes, u64::MAX, &mut visit)?;
+            all.push((segment.path().to_owned(), scanned));
+        }
+        Ok(all)
+    }
+
+    fn quiet_segments(&self, quiet: QuietEnd) -> Result<Vec<Quiet<'_>>> {
+        let spare = self.lock_roll().spare.as_ref().map(|(segment, offset)| (segment.number, *offset));
+        let mut all = Vec::new();
+        for segment in self.segments() {
+            let end = match spare {
+                Some((number, offset)) if number == segment.number => offset,
+                _ if segment.base == quiet.0.base() => quiet.0.offset().min(segment.capacity),
+                _ if segment.base > quiet.1 => continue,
+                _ => segment.file_bytes()?,
+            };
+            all.push((segment, segment.quiet_bytes(Some(end))?));
+        }
+        Ok(all)
+    }
+
+    /// Where the log ends now: up to here it is quiet once all writers that are active now have finished.
+    pub fn end(&self) -> QuietEnd {
+        let next_slot = self.lock_roll().next_slot;
+        QuietEnd(self.tail(), next_slot.saturating_sub(1))
+    }
+
+    /// Writes a store with the records up to `sequence` that are in the quiet part of the log to `target`, which is empty.
+    /// It has this store's identity. Durable on return.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; what was written so far stays behind.
+    pub fn copy_to(&self, target: &dyn Medium, quiet: QuietEnd, sequence: u64) -> Result<()> {
+        write_identity(target, &self.identity)?;
+        for (segment, bytes) in self.quiet_segments(quiet)? {
+            let mut late = Vec::new();
+            let mut scan = Scan::new(&self.keys, &bytes);
+            for item in scan.by_ref() {
+                match item {
+                    Item::Record(found) if found.header.sequence > sequence => late.push((found.offset, found.bytes)),
+                    Item::Gap { offset, bytes } if bytes >= format::HEADER_BYTES => late.push((offset, bytes)),
+                    _ => {}
+                }
+            }
+            let used = (scan.end() - RECORDS_START).min(bytes.len() as u64) as usize;
+            segment.copy_to(target, &self.keys, self.identity.id, &bytes[..used], &late)?;
+        }
+        target.flush_directory().map_err(Error::io("flush", target.directory(), 0))
+    }
+}
+
+/// A segment and the bytes in it that nobody writes.
+type Quiet<'a> = (&'a SharedSegment, Cow<'a, [u8]>);
+
+/// A moment of the log: see [`Log::end`].
+#[derive(Clone, Copy, Debug)]
+pub struct QuietEnd(Tail, usize);
+
+fn location(segment: &Segment, found: &Found<'_>, unverified: bool) -> Location {
+    let kind = if found.header.kind == format::RecordKind::Tombstone { Kind::Removed } else { Kind::Log };
+    Location { kind, address: Address::new(segment.base, found.offset), unverified }
+}
+
+fn check_options(options: &Options) -> Result<()> {
+    let bytes = options.segment_bytes;
+    if (64 << 10..=1 << 30).contains(&bytes) && bytes.is_multiple_of(8) {
+        return Ok(());
+    }
+    Err(Error::Option {
+        option: "segment_bytes",
+        found: bytes.to_string(),
+        expected: "65536 (64 KiB) to 1073741824 (1 GiB), a multiple of 8".to_owned(),
+    })
+}
+
+fn path_of(medium: &dyn Medium, name: &str) -> String {
+    format!("{}/{name}", medium.directory())
+}
+
+fn take_lock(medium: &dyn Medium, exclusive: bool) -> Result<Lock> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        let taken = medium.lock(LOCK, exclusive).map_err(Error::io("lock", path_of(medium, LOCK), 0))?;
+        match taken {
+            Some(lock) => return Ok(lock),
+            None if Instant::now() >= deadline => return Err(Error::Locked { directory: medium.directory() }),
+            None => std::thread::sleep(LOCK_RETRY),
+        }
+    }
+}
+
+fn create_identity(medium: &dyn Medium) -> Result<Identity> {
+    let mut random = [0; 32];
+    getrandom::fill(&mut random)
+        .map_err(|error| Error::io("read", "the system's random numbers", 0)(std::io::Error::other(error)))?;
+    let [mut id, mut secret] = [[0; 16]; 2];
+    id.copy_from_slice(&random[..16]);
+    secret.copy_from_slice(&random[16..]);
+    let identity = Identity { id, secret };
+    write_identity(medium, &identity)?;
+    Ok(identity)
+}
+
+fn write_identity(medium: &dyn Medium, identity: &Identity) -> Result<()> {
+    let new = format!("{STORE}.new");
+    let io = |action| Error::io(action, path_of(medium, STORE), 0);
+    // Left behind by a crash.
+    let _ = medium.remove(&new);
+    let file = medium.create(&new).map_err(io("create"))?;
+    let mut bytes = vec![0; IDENTITY_COPY + IDENTITY_BYTES];
+    bytes[..IDENTITY_BYTES].copy_from_slice(&identity.encode());
+    bytes[IDENTITY_COPY..].copy_from_slice(&identity.encode());
+    file.write_at(0, &bytes).map_err(io("write"))?;
+    file.flush().map_err(io("flush"))?;
+    medium.rename(&new, STORE).map_err(io("rename"))?;
+    medium.flush_directory().map_err(io("flush"))
+}
+
+/// Reads the first whole copy of the identity, and writes the other one again if it is damaged.
+fn read_identity(medium: &dyn Medium, writable: bool) -> Result<Identity> {
+    let path = path_of(medium, STORE);
+    let io = |action| Error::io(action, path.clone(), 0);
+    let file = medium.open(STORE, writable).map_err(io("open"))?;
+    let read = |at: usize| -> Result<Result<Identity, BadBlock>> {
+        let mut block = [0; IDENTITY_BYTES];
+        match file.read_at(at as u64, &mut block) {
+            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(Err(BadBlock::Magic)),
+            Err(error) => Err(io("read")(error)),
+            Ok(()) => Ok(Identity::decode(&block)),
+        }
+    };
+    let heal = |at: usize, identity: &Identity| match writable {
+        true => file.write_at(at as u64, &identity.encode()).map_err(io("write")),
+        false => Ok(()),
+    };
+    match (read(0)?, read(IDENTITY_COPY)?) {
+        (Ok(identity), Ok(_)) => Ok(identity),
+        (Ok(identity), Err(_)) => heal(IDENTITY_COPY, &identity).map(|()| identity),
+        (Err(BadBlock::Version(found)), _) => Err(Error::Version { file: path, found, supported: format::VERSION }),
+        (Err(_), Ok(identity)) => heal(0, &identity).map(|()| identity),
+        (Err(first), Err(_)) => {
+            let what = match first {
+                BadBlock::Checksum { stored, computed } => {
+                    format!("checksum mismatch in both copies (stored {stored:016x}, computed {computed:016x})")
+                }
+                _ => "not a thermocline store".to_owned(),
+            };
+            Err(Error::Corrupt { file: path, offset: 0, what })
+        }
+    }
+}
+
+fn open_segments(
+    medium: &dyn Medium,
+    identity: &Identity,
+    numbers: &[u64],
+    options: &Options,
+) -> Result<Vec<SharedSegment>> {
+    let mut found: Vec<SharedSegment> = Vec::with_capacity(numbers.len());
+    for number in numbers {
+        let base = found.last().map_or(0, |segment| segment.base + segment.slots());
+        let is_last = Some(number) == numbers.last();
+        let writable = !options.read_only;
+        let segment = Segment::open(medium, identity.id, *number, base, writable, writable && is_last)?;
+        if base + segment.slots() > Address::SLOTS {
+            return Err(Error::Full { directory: medium.directory(), segments: base as u64 });
+        }
+        // A creation that a crash cut short: nothing was ever in it.
+        if segment.was_never_written()? {
+            if writable {
+                medium.remove(&segment::name_of(*number)).map_err(Error::io("remove", segment.path(), 0))?;
+            }
+            continue;
+        }
+        found.push(Arc::new(segment));
+    }
+    Ok(found)
+}

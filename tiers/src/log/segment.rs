@@ -1,0 +1,520 @@
+//! One segment: a file of records, mapped where the medium allows it.
+//!
+//! Holds the two ways to place and read a record (through the map, or by `pwrite` and `pread`), and makes the bytes
+//! ahead of the writers ready. Never chooses where a record goes. Invariant: a byte of the map is
+//! stored to only below `ready`.
+
+use std::{
+    borrow::Cow,
+    io,
+    sync::{
+        Arc, LazyLock, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+};
+
+use super::{
+    Medium,
+    format::{
+        self, BadBlock, HEADER_BYTES, Header, Keys, Lengths, RECORDS_START, RecordKind, SegmentHeader, commit_word,
+    },
+    map::{Map, STEP_BYTES},
+    medium::File,
+};
+use crate::{Error, Result, slot::Address};
+
+static ZEROS: LazyLock<Vec<u8>> = LazyLock::new(|| vec![0; STEP_BYTES as usize]);
+/// How much of an unmapped record is read at once, before its length is known.
+const READ_BYTES: u64 = 512;
+
+/// A record to be written.
+#[derive(Clone, Copy, Debug)]
+pub struct NewRecord<'a> {
+    /// Kind, sequence and deadline.
+    pub header: Header,
+    /// 0: the unnamed namespace.
+    pub namespace: u32,
+    /// At most 65 535 bytes.
+    pub key: &'a [u8],
+    /// At most 1 GiB less 64 KiB.
+    pub value: &'a [u8],
+}
+
+impl NewRecord<'_> {
+    /// What it takes in the log, padding included.
+    pub fn bytes(&self) -> u64 {
+        format::record_bytes(self.key.len(), self.value.len())
+    }
+}
+
+/// A record as it stands in the log: borrowed from the map, or read into memory.
+#[derive(Debug)]
+pub struct Record<'a> {
+    commit: u64,
+    lengths: Lengths,
+    /// From byte 8 of the record to the end of its value.
+    body: Cow<'a, [u8]>,
+    header: Header,
+}
+
+impl Record<'_> {
+    /// Kind, sequence and deadline.
+    #[inline]
+    pub fn header(&self) -> Header {
+        self.header
+    }
+
+    /// What it takes in the log, padding included.
+    pub fn bytes(&self) -> u64 {
+        self.lengths.bytes().next_multiple_of(8)
+    }
+
+    /// 0: the unnamed namespace.
+    #[inline]
+    pub fn namespace(&self) -> u32 {
+        (self.commit >> 32) as u32
+    }
+
+    /// The key.
+    #[inline]
+    pub fn key(&self) -> &[u8] {
+        &self.body[24..24 + self.lengths.key as usize]
+    }
+
+    /// The value; empty for a tombstone.
+    #[inline]
+    pub fn value(&self) -> &[u8] {
+        &self.body[24 + self.lengths.key as usize..]
+    }
+}
+
+/// How a record is placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Placing {
+    /// Through the map where there is one; committed at once.
+    Commit,
+    /// The same, to be committed or voided later.
+    Provisional,
+    /// By one `pwrite`, which dirties one page instead of 2 MiB; the caller flushes.
+    Written,
+}
+
+/// One file of the log.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    pub(crate) number: u64,
+    pub(crate) capacity: u64,
+    /// The first of its segment slots.
+    pub(crate) base: usize,
+    path: String,
+    file: Box<dyn File>,
+    map: Option<Map>,
+    /// Every byte below is allocated, and mapped writable if there is a map.
+    ready: AtomicU64,
+    readying: Mutex<()>,
+    /// Whether its name is durable in the directory.
+    pub(crate) named: AtomicBool,
+    /// The header's words as read at open: all below was flushed once.
+    pub(crate) flushed: u64,
+    /// Bytes of the file when it was opened; 0 if it was made by this process.
+    pub(crate) found_bytes: u64,
+    /// What is wrong with the header, if anything.
+    pub(crate) header_damage: Option<String>,
+}
+
+/// The name of segment `number`.
+pub(crate) fn name_of(number: u64) -> String {
+    format!("{number:016x}.segment")
+}
+
+/// The number in a segment's name.
+pub(crate) fn number_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".segment")?;
+    let lower = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    (digits.len() == 16 && lower).then(|| u64::from_str_radix(digits, 16).ok())?
+}
+
+impl Segment {
+    /// Makes a new segment, its blocks reserved and its first `ready` bytes ready.
+    pub(crate) fn create(medium: &dyn Medium, header: SegmentHeader, base: usize, ready: u64) -> Result<Self> {
+        let name = name_of(header.number);
+        let path = format!("{}/{name}", medium.directory());
+        let made = || -> io::Result<_> {
+            let file = medium.create(&name)?;
+            file.allocate(header.capacity)?;
+            let map = file.map(header.capacity, true)?;
+            Ok((file, map))
+        };
+        let undo = |error| {
+            // Best effort: what stays behind is empty and is removed at the next open.
+            let _ = medium.remove(&name);
+            error
+        };
+        let (file, map) = made().map_err(Error::io("create", &path, 0)).map_err(undo)?;
+        let segment = Self {
+            number: header.number,
+            capacity: header.capacity,
+            base,
+            path,
+            file,
+            map,
+            ready: AtomicU64::new(0),
+            readying: Mutex::new(()),
+            named: AtomicBool::new(false),
+            flushed: RECORDS_START,
+            found_bytes: 0,
+            header_damage: None,
+        };
+        segment.make_ready(ready).map_err(undo)?;
+        segment.write_at(0, &header.encode()).map_err(undo)?;
+        Ok(segment)
+    }
+
+    /// Opens the segment `number`; `append` maps it up to its capacity so that it can go on.
+    pub(crate) fn open(
+        medium: &dyn Medium,
+        store: [u8; 16],
+        number: u64,
+        base: usize,
+        writable: bool,
+        append: bool,
+    ) -> Result<Self> {
+        let name = name_of(number);
+        let path = format!("{}/{name}", medium.directory());
+        let io = |action| Error::io(action, path.clone(), 0);
+        let file = medium.open(&name, writable).map_err(io("open"))?;
+        let found_bytes = file.bytes().map_err(io("measure"))?;
+        let mut head = [0; RECORDS_START as usize];
+        let head_bytes = found_bytes.min(RECORDS_START) as usize;
+        file.read_at(0, &mut head[..head_bytes]).map_err(io("read"))?;
+        let (capacity, header_damage) = match read_header(&head, store, number) {
+            Ok(header) => (header.capacity.max(found_bytes), None),
+            Err(BadHeader::Version(found)) => {
+                return Err(Error::Version { file: path, found, supported: format::VERSION });
+            }
+            Err(BadHeader::Damaged(what)) => (found_bytes, Some(what)),
+        };
+        let words = [64, 72].map(|at| format::word_at(&head, at).unwrap_or(0));
+        let append = append && header_damage.is_none() && capacity <= 1 << 30;
+        if append && capacity > found_bytes {
+            file.set_bytes(capacity).map_err(io("extend"))?;
+        }
+        let map = file.map(if append { capacity } else { found_bytes }, append).map_err(io("map"))?;
+        Ok(Self {
+            number,
+            capacity,
+            base,
+            file,
+            map,
+            ready: AtomicU64::new(0),
+            readying: Mutex::new(()),
+            named: AtomicBool::new(true),
+            flushed: format::decode_flushed(words),
+            found_bytes,
+            header_damage,
+            path,
+        })
+    }
+
+    /// The path for messages.
+    pub(crate) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// How many segment slots it takes.
+    pub(crate) fn slots(&self) -> usize {
+        self.capacity.div_ceil(Address::SLOT_BYTES).max(1) as usize
+    }
+
+    /// Whether its records are read through a map.
+    pub(crate) fn is_mapped(&self) -> bool {
+        self.map.is_some()
+    }
+
+    /// Bytes that have been made ready.
+    #[inline]
+    pub(crate) fn ready(&self) -> u64 {
+        // Acquire: pairs with the Release in `make_ready`; below it stores cannot fail.
+        self.ready.load(Ordering::Acquire)
+    }
+
+    /// Prepares a segment that was found at open for appending at `end`: what is below keeps its bytes.
+    pub(crate) fn resume(&self, end: u64) -> Result<()> {
+        self.file.allocate(self.capacity).map_err(Error::io("allocate", &self.path, end))?;
+        // Release: pairs with the Acquire in `ready`. Nothing below `end` is stored to.
+        self.ready.fetch_max(end, Ordering::Release);
+        Ok(())
+    }
+
+    /// Allocates, zeroes and maps what is missing up to `to`, rounded up to 2 MiB.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the disk is full or fails; what was ready stays so.
+    pub(crate) fn make_ready(&self, to: u64) -> Result<()> {
+        let to = to.next_multiple_of(STEP_BYTES).min(self.capacity);
+        if self.ready() >= to {
+            return Ok(());
+        }
+        // Guards nothing but the order of the steps: two threads must not zero what one of them filled.
+        let _one = self.readying.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut from = self.ready();
+        while from < to {
+            let next = (from + STEP_BYTES - from % STEP_BYTES).min(to);
+            let zeros = &ZEROS[..(next - from) as usize];
+            self.file.write_at(from, zeros).map_err(Error::io("extend", &self.path, from))?;
+            if let Some(map) = &self.map {
+                map.populate(from, next).map_err(Error::io("populate", &self.path, from))?;
+            }
+            // Release: pairs with the Acquire in `ready`.
+            self.ready.store(next, Ordering::Release);
+            from = next;
+        }
+        Ok(())
+    }
+
+    /// Writes `record` at `offset`, which the caller reserved.
+    #[inline]
+    pub(crate) fn place(&self, keys: &Keys, offset: u64, record: &NewRecord<'_>, placing: Placing) -> Result<()> {
+        debug_assert!(offset + record.bytes() <= self.ready());
+        match &self.map {
+            Some(map) if placing != Placing::Written => {
+                map.store_word(offset + 8, keys.length_word(record.key.len(), record.value.len()));
+                map.fill(offset + 16, &record.header.encode());
+                map.fill(offset + HEADER_BYTES, record.key);
+                map.fill(offset + HEADER_BYTES + record.key.len() as u64, record.value);
+                let body = map.quiet(offset + 8, HEADER_BYTES - 8 + (record.key.len() + record.value.len()) as u64);
+                let sum = keys.checksum(record.namespace, body.unwrap_or_default());
+                let sum = if placing == Placing::Provisional { !sum } else { sum };
+                map.store_word(offset, commit_word(sum, record.namespace));
+                Ok(())
+            }
+            _ => self.write_at(offset, &encode(keys, record, placing)),
+        }
+    }
+
+    /// Turns a provisional record into a committed one.
+    pub(crate) fn commit(&self, offset: u64, record: &NewRecord<'_>, keys: &Keys) -> Result<()> {
+        match &self.map {
+            Some(map) => {
+                map.store_word(offset, map.word(offset) ^ u64::from(u32::MAX));
+                Ok(())
+            }
+            None => self.write_at(offset, &encode(keys, record, Placing::Commit)[..8]),
+        }
+    }
+
+    /// Overwrites `bytes` at `offset` with a void record.
+    pub(crate) fn make_void(&self, keys: &Keys, offset: u64, bytes: u64) -> Result<()> {
+        let header = Header { kind: RecordKind::Void, sequence: 0, deadline_ms: 0 };
+        let length = keys.length_word(0, 0) | (bytes - HEADER_BYTES);
+        let mut body = length.to_le_bytes().to_vec();
+        body.extend(header.encode());
+        let commit = commit_word(keys.checksum(0, &body), 0);
+        // In this order a crash leaves a hole of the same length.
+        self.write_at(offset, &0_u64.to_le_bytes())?;
+        self.write_at(offset + 8, &body)?;
+        self.write_at(offset, &commit.to_le_bytes())
+    }
+
+    /// Overwrites a range with zeros.
+    pub(crate) fn zero(&self, offset: u64, bytes: u64) -> Result<()> {
+        let mut done = 0;
+        while done < bytes {
+            let step = (bytes - done).min(STEP_BYTES);
+            self.write_at(offset + done, &ZEROS[..step as usize])?;
+            done += step;
+        }
+        Ok(())
+    }
+
+    /// Writes a range again as it is, so that the next flush covers it whatever an earlier one did.
+    pub(crate) fn rewrite(&self) -> Result<()> {
+        let mut buffer = Vec::new();
+        let mut at = 0;
+        while at < self.found_bytes {
+            buffer.resize((self.found_bytes - at).min(STEP_BYTES) as usize, 0);
+            self.file.read_at(at, &mut buffer).map_err(Error::io("read", &self.path, at))?;
+            self.write_at(at, &buffer)?;
+            at += buffer.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+        self.file.write_at(offset, bytes).map_err(Error::io("write", &self.path, offset))
+    }
+
+    /// Notes in the header that every byte below `flushed` was flushed.
+    pub(crate) fn note_flushed(&self, flushed: u64) -> Result<()> {
+        let [word, check] = format::encode_flushed(flushed);
+        let mut bytes = word.to_le_bytes().to_vec();
+        bytes.extend(check.to_le_bytes());
+        self.write_at(SegmentHeader::FLUSHED_AT, &bytes)
+    }
+
+    /// Makes everything written so far durable.
+    pub(crate) fn flush(&self) -> Result<()> {
+        self.file.flush().map_err(Error::io("flush", &self.path, 0))
+    }
+
+    /// Gives back what lies behind `end`.
+    pub(crate) fn trim(&self, end: u64) -> Result<()> {
+        self.file.set_bytes(end).map_err(Error::io("trim", &self.path, end))
+    }
+
+    /// Reads the record at `offset`.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when there is none; its checksum is not looked at.
+    #[inline]
+    pub(crate) fn read(&self, keys: &Keys, offset: u64) -> Result<Record<'_>> {
+        match self.try_read(keys, offset)? {
+            Some(record) => Ok(record),
+            None => Err(self.corrupt(offset, "no record where the index names one".to_owned())),
+        }
+    }
+
+    #[inline]
+    fn try_read(&self, keys: &Keys, offset: u64) -> Result<Option<Record<'_>>> {
+        let Some(map) = &self.map else {
+            return self.read_unmapped(keys, offset);
+        };
+        if offset + HEADER_BYTES > map.bytes() {
+            return Ok(None);
+        }
+        let commit = map.word(offset);
+        let Some(lengths) = keys.lengths(map.word(offset + 8)).filter(|_| commit as u32 != 0) else {
+            return Ok(None);
+        };
+        Ok(map.quiet(offset + 8, lengths.bytes() - 8).and_then(|body| record(commit, lengths, body.into())))
+    }
+
+    fn read_unmapped(&self, keys: &Keys, offset: u64) -> Result<Option<Record<'_>>> {
+        let io = |offset| Error::io("read", self.path.clone(), offset);
+        // A first guess that fits most records; never beyond the end of the file.
+        let left = self.file.bytes().map_err(io(offset))?.saturating_sub(offset);
+        let mut bytes = vec![0; left.min(READ_BYTES) as usize];
+        self.file.read_at(offset, &mut bytes).map_err(io(offset))?;
+        let words = (format::word_at(&bytes, 0), format::word_at(&bytes, 8));
+        let (Some(commit), Some(lengths)) = (words.0, words.1.and_then(|word| keys.lengths(word))) else {
+            return Ok(None);
+        };
+        if lengths.bytes() > left || commit as u32 == 0 {
+            return Ok(None);
+        }
+        let have = bytes.len() as u64;
+        bytes.resize(lengths.bytes() as usize, 0);
+        if lengths.bytes() > have {
+            self.file.read_at(offset + have, &mut bytes[have as usize..]).map_err(io(offset))?;
+        }
+        Ok(record(commit, lengths, bytes.split_off(8).into()))
+    }
+
+    /// Holds a record against its checksum.
+    pub(crate) fn check(&self, keys: &Keys, offset: u64, record: &Record<'_>) -> Result<()> {
+        let (stored, computed) = (record.commit as u32, keys.checksum(record.namespace(), &record.body));
+        if stored == computed || stored == !computed {
+            return Ok(());
+        }
+        Err(self.corrupt(offset, format!("checksum mismatch (stored {stored:08x}, computed {computed:08x})")))
+    }
+
+    fn corrupt(&self, offset: u64, what: String) -> Error {
+        Error::Corrupt { file: self.path.clone(), offset, what }
+    }
+
+    /// The bytes from the first record up to `end`, or to the end of the file. No writer may be active there.
+    pub(crate) fn quiet_bytes(&self, end: Option<u64>) -> Result<Cow<'_, [u8]>> {
+        let bytes = match end {
+            Some(end) => end,
+            None => self.found_bytes,
+        };
+        let bytes = bytes.saturating_sub(RECORDS_START);
+        if let Some(map) = &self.map {
+            return Ok(map.quiet(RECORDS_START, bytes).unwrap_or_default().into());
+        }
+        let bytes = bytes.min(self.file_bytes()?.saturating_sub(RECORDS_START));
+        let mut buffer = vec![0; bytes as usize];
+        self.file.read_at(RECORDS_START, &mut buffer).map_err(Error::io("read", &self.path, RECORDS_START))?;
+        Ok(buffer.into())
+    }
+
+    /// The file's length now.
+    pub(crate) fn file_bytes(&self) -> Result<u64> {
+        self.file.bytes().map_err(Error::io("measure", &self.path, 0))
+    }
+
+    /// Writes a segment of the same number with `bytes` as its records to `target`, the ranges in `voids` voided.
+    pub(crate) fn copy_to(
+        &self,
+        target: &dyn Medium,
+        keys: &Keys,
+        store: [u8; 16],
+        bytes: &[u8],
+        voids: &[(u64, u64)],
+    ) -> Result<()> {
+        let header = SegmentHeader { store, number: self.number, capacity: self.capacity };
+        let end = RECORDS_START + bytes.len() as u64;
+        let copy = Self::create(target, header, 0, 0)?;
+        for (index, chunk) in bytes.chunks(STEP_BYTES as usize).enumerate() {
+            copy.write_at(RECORDS_START + index as u64 * STEP_BYTES, chunk)?;
+        }
+        voids.iter().try_for_each(|(offset, bytes)| copy.make_void(keys, *offset, *bytes))?;
+        copy.trim(end)?;
+        copy.note_flushed(end)?;
+        copy.flush()
+    }
+
+    /// Whether the file held nothing but zeros when it was opened: a creation that a crash cut short.
+    pub(crate) fn was_never_written(&self) -> Result<bool> {
+        if self.header_damage.is_none() {
+            return Ok(false);
+        }
+        let mut head = vec![0; self.found_bytes.min(RECORDS_START) as usize];
+        self.file.read_at(0, &mut head).map_err(Error::io("read", &self.path, 0))?;
+        Ok(head.iter().all(|byte| *byte == 0) && self.quiet_bytes(None)?.iter().all(|byte| *byte == 0))
+    }
+}
+
+fn record(commit: u64, lengths: Lengths, body: Cow<'_, [u8]>) -> Option<Record<'_>> {
+    let header = Header::decode(body.get(8..24)?.first_chunk()?)?;
+    Some(Record { commit, lengths, body, header })
+}
+
+fn encode(keys: &Keys, record: &NewRecord<'_>, placing: Placing) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(record.bytes() as usize);
+    bytes.extend(0_u64.to_le_bytes());
+    bytes.extend(keys.length_word(record.key.len(), record.value.len()).to_le_bytes());
+    bytes.extend(record.header.encode());
+    bytes.extend(record.key);
+    bytes.extend(record.value);
+    let sum = keys.checksum(record.namespace, &bytes[8..]);
+    let sum = if placing == Placing::Provisional { !sum } else { sum };
+    bytes[..8].copy_from_slice(&commit_word(sum, record.namespace).to_le_bytes());
+    bytes.resize(record.bytes() as usize, 0);
+    bytes
+}
+
+enum BadHeader {
+    Version(u32),
+    Damaged(String),
+}
+
+fn read_header(head: &[u8; RECORDS_START as usize], store: [u8; 16], number: u64) -> Result<SegmentHeader, BadHeader> {
+    let block = head.first_chunk().unwrap_or(&[0; SegmentHeader::BYTES]);
+    match SegmentHeader::decode(block) {
+        Ok(header) if header.store != store => Err(BadHeader::Damaged("it belongs to another store".to_owned())),
+        Ok(header) if header.number != number => {
+            Err(BadHeader::Damaged(format!("it says that it is segment {:x}", header.number)))
+        }
+        Ok(header) => Ok(header),
+        Err(BadBlock::Version(version)) => Err(BadHeader::Version(version)),
+        Err(BadBlock::Magic) => Err(BadHeader::Damaged("not a segment's first bytes".to_owned())),
+        Err(BadBlock::Checksum { stored, computed }) => Err(BadHeader::Damaged(format!(
+            "header checksum mismatch (stored {stored:016x}, computed {computed:016x})"
+        ))),
+    }
+}
+
+/// A shared segment.
+pub(crate) type SharedSegment = Arc<Segment>;
