@@ -147,7 +147,7 @@ impl Store {
     /// expects that there is none. Returns the new sequence, or the one that was found instead.
     ///
     /// ```
-    /// # let dir = tempfile::tempdir()?;
+    /// # let dir = tempfile::tempdir().unwrap();
     /// # let store = thermocline::Store::open(dir.path())?;
     /// let first = store.compare_exchange("counter", None, Some("1"))?.expect("nobody else is here");
     /// assert_eq!(store.compare_exchange("counter", None, Some("2"))?, Err(Some(first)));

@@ -189,27 +189,26 @@ impl Index {
         mut is: impl FnMut(Location) -> Result<Option<R>>,
     ) -> Result<Option<R>> {
         let place = self.place(hash);
-        let slots = self.pool.slots(place.run);
-        let mut bucket = home(place.tag, place.run.buckets) as usize;
-        for _ in 0..place.run.buckets {
-            let (agreeing, has_vacant) = agreeing(&slots[bucket * BUCKET_SLOTS..][..BUCKET_SLOTS], place.tag);
-            let mut left = agreeing;
+        let buckets = self.pool.buckets(place.run);
+        let mut at_bucket = home(place.tag, place.run.buckets) as usize;
+        for _ in 0..buckets.len() {
+            let Some(bucket) = buckets.get(at_bucket) else { break };
+            let mut left = candidates(bucket, place.tag);
             while left != 0 {
-                let slot = &slots[bucket * BUCKET_SLOTS + left.trailing_zeros() as usize];
-                if let Some(at) = slot.load().location()
+                let word = bucket[left.trailing_zeros() as usize % BUCKET_SLOTS].load();
+                if word.tag().matches(place.tag)
+                    && let Some(at) = word.location()
                     && let Some(found) = is(at)?
                 {
                     return Ok(Some(found));
                 }
                 left &= left - 1;
             }
-            if has_vacant {
+            // Slots are taken in order: a vacant last one says that nothing overflowed.
+            if bucket[BUCKET_SLOTS - 1].load().is_vacant() {
                 return Ok(None);
             }
-            bucket += 1;
-            if bucket == place.run.buckets as usize {
-                bucket = 0;
-            }
+            at_bucket = if at_bucket + 1 == buckets.len() { 0 } else { at_bucket + 1 };
         }
         Ok(None)
     }
@@ -450,16 +449,15 @@ impl Index {
     }
 }
 
-/// Which slots of a bucket agree with `tag`, as bits, and whether one is vacant. No branch depends on a slot.
+/// Slots whose tag may agree, as bits: those with the ten bits that every tag knows. No branch depends on a slot, so
+/// that a miss in the cache does not become a mispredicted branch as well.
 #[inline]
-fn agreeing(bucket: &[Slot], tag: Tag) -> (u32, bool) {
-    let (mut agreeing, mut vacant) = (0, 0);
+fn candidates(bucket: &[Slot; BUCKET_SLOTS], tag: Tag) -> u32 {
+    let mut candidates = 0;
     for (index, slot) in bucket.iter().enumerate() {
-        let word = slot.load();
-        agreeing |= u32::from(word.tag().matches(tag) & !word.is_vacant()) << index;
-        vacant |= u32::from(word.is_vacant());
+        candidates |= u32::from(slot.load().tag().bucket_bits() == tag.bucket_bits()) << index;
     }
-    (agreeing, vacant != 0)
+    candidates
 }
 
 /// A place in a walk over the index.

@@ -72,7 +72,7 @@ impl Tail {
 #[derive(Debug)]
 struct Table(Box<[OnceLock<Part>]>);
 
-type Part = Box<[OnceLock<SharedSegment>]>;
+type Part = Box<[OnceLock<SharedSegment>; TABLE_PART]>;
 
 impl Table {
     fn new() -> Self {
@@ -86,7 +86,7 @@ impl Table {
 
     fn set(&self, segment: &SharedSegment) {
         for slot in segment.base..segment.base + segment.slots() {
-            let part = self.0[slot / TABLE_PART].get_or_init(|| (0..TABLE_PART).map(|_| OnceLock::new()).collect());
+            let part = self.0[slot / TABLE_PART].get_or_init(|| Box::new([const { OnceLock::new() }; TABLE_PART]));
             assert!(part[slot % TABLE_PART].set(segment.clone()).is_ok(), "a segment slot is given out once");
         }
     }

@@ -62,6 +62,12 @@ impl Pool {
         &self.slots[start..start + run.buckets as usize * BUCKET_SLOTS]
     }
 
+    /// The slots of a run by buckets.
+    #[inline]
+    pub(super) fn buckets(&self, run: Run) -> &[[Slot; BUCKET_SLOTS]] {
+        self.slots(run).as_chunks().0
+    }
+
     /// A vacant run, or `None` when all that could be reserved is in use.
     pub(super) fn take(&self, buckets: u32) -> Option<Run> {
         let mut free = self.free.lock().expect("nothing panics under this lock");

@@ -41,12 +41,6 @@ pub enum RecordKind {
     Void = 3,
 }
 
-impl RecordKind {
-    fn decode(byte: u8) -> Option<Self> {
-        [Self::Value, Self::Tombstone, Self::Void].into_iter().find(|kind| *kind as u8 == byte)
-    }
-}
-
 /// The keys derived from a store's secret.
 pub struct Keys {
     checksum: [u8; 192],
@@ -161,9 +155,16 @@ impl Header {
     /// Reads bytes 16 to 32 of a record; `None` if kind or flags are not of this version.
     #[inline]
     pub(crate) fn decode(bytes: &[u8; 16]) -> Option<Self> {
-        let [sequence, last] = [&bytes[..8], &bytes[8..]].map(word_of);
-        let kind = RecordKind::decode((last >> 48) as u8)?;
-        (last >> 56 == 0).then_some(Self { kind, sequence, deadline_ms: last & ((1 << 48) - 1) })
+        let words = u128::from_le_bytes(*bytes);
+        let (sequence, last) = (words as u64, (words >> 64) as u64);
+        // Kind and flags together: a flag that is set makes it no known kind.
+        let kind = match last >> 48 {
+            1 => RecordKind::Value,
+            2 => RecordKind::Tombstone,
+            3 => RecordKind::Void,
+            _ => return None,
+        };
+        Some(Self { kind, sequence, deadline_ms: last & ((1 << 48) - 1) })
     }
 }
 

@@ -21,9 +21,21 @@ pub(crate) const STEP_BYTES: u64 = 2 << 20;
 /// A shared mapping. Clones name the same bytes.
 #[derive(Clone)]
 pub struct Map {
+    /// Keeps the mapping; `start` and `bytes` are its own, one pointer nearer.
     raw: Arc<MmapRaw>,
+    start: Start,
+    bytes: u64,
     writable: bool,
 }
+
+/// Where a mapping starts.
+#[derive(Clone, Copy)]
+struct Start(*mut u8);
+
+// SAFETY: the pointer is only followed by `Map`, which keeps the mapping alive and says how it is shared.
+unsafe impl Send for Start {}
+// SAFETY: as above.
+unsafe impl Sync for Start {}
 
 impl Map {
     /// Maps the first `bytes` of `file`, which must be that long.
@@ -40,20 +52,24 @@ impl Map {
         let raw = if writable { options.map_raw(file)? } else { options.map_raw_read_only(file)? };
         // Advice only. One write fault then makes 2 MiB writable instead of walking a large folio per page.
         let _ = raw.advise(Advice::HugePage);
-        Ok(Self { raw: Arc::new(raw), writable })
+        Ok(Self::new(raw, writable))
     }
 
     /// Zeroed memory that no file backs.
     pub(crate) fn anonymous(bytes: u64) -> io::Result<Self> {
         let bytes = usize::try_from(bytes).map_err(io::Error::other)?.max(1);
         let raw = MmapRaw::from(MmapOptions::new().len(bytes).map_anon()?);
-        Ok(Self { raw: Arc::new(raw), writable: true })
+        Ok(Self::new(raw, true))
+    }
+
+    fn new(raw: MmapRaw, writable: bool) -> Self {
+        Self { start: Start(raw.as_mut_ptr()), bytes: raw.len() as u64, raw: Arc::new(raw), writable }
     }
 
     /// Length in bytes.
     #[inline]
     pub(crate) fn bytes(&self) -> u64 {
-        self.raw.len() as u64
+        self.bytes
     }
 
     /// Maps the pages of a range writable now, so that a store to them cannot fail later.
@@ -74,6 +90,7 @@ impl Map {
         }
     }
 
+    #[inline]
     fn check(&self, offset: u64, bytes: u64) -> usize {
         let end = offset.checked_add(bytes);
         assert!(end.is_some_and(|end| end <= self.bytes()), "offset {offset} and {bytes} bytes are beyond the map");
@@ -87,7 +104,7 @@ impl Map {
         // SAFETY: the word is inside the mapping (`check`), which lives as long as `self`, and aligned: the
         // mapping starts on a page. Words at these places are accessed as atomics only, while others may
         // change them.
-        unsafe { AtomicU64::from_ptr(self.raw.as_mut_ptr().add(offset).cast()) }
+        unsafe { AtomicU64::from_ptr(self.start.0.add(offset).cast()) }
     }
 
     /// Loads the aligned little-endian word at `offset`.
@@ -112,7 +129,7 @@ impl Map {
         let offset = self.check(offset, bytes.len() as u64);
         // SAFETY: the target is inside the mapping (`check`) and writable; `bytes` cannot overlap it, since
         // slices into the map cover committed records only, and the caller's range is not committed.
-        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.raw.as_mut_ptr().add(offset), bytes.len()) }
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.0.add(offset), bytes.len()) }
     }
 
     /// The bytes of a range that nobody writes: committed, or quiet because no writer is in flight.
@@ -123,7 +140,7 @@ impl Map {
         }
         // SAFETY: the range is inside the mapping, which lives as long as `self`. The module's protocol has
         // nobody write a committed record or a range without writers.
-        Some(unsafe { slice::from_raw_parts(self.raw.as_ptr().add(offset as usize), bytes as usize) })
+        Some(unsafe { slice::from_raw_parts(self.start.0.add(offset as usize), bytes as usize) })
     }
 }
 

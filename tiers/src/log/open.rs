@@ -261,7 +261,7 @@ impl Log {
         for segment in self.segments() {
             let end = match spare {
                 Some((number, offset)) if number == segment.number => offset,
-                _ if segment.base == quiet.0.base() => quiet.0.offset().min(segment.capacity),
+                _ if segment.base == quiet.0.base() && quiet.0.is_somewhere() => quiet.0.offset().min(segment.capacity),
                 _ if segment.base > quiet.1 => continue,
                 _ => segment.file_bytes()?,
             };

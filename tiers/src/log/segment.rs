@@ -51,22 +51,30 @@ impl NewRecord<'_> {
 #[derive(Debug)]
 pub struct Record<'a> {
     commit: u64,
-    lengths: Lengths,
+    value_at: u32,
     /// From byte 8 of the record to the end of its value.
     body: Cow<'a, [u8]>,
-    header: Header,
 }
 
-impl Record<'_> {
+impl<'a> Record<'a> {
+    /// `body` is as long as its own length word, which says `lengths`, has it.
+    #[inline]
+    fn new(commit: u64, lengths: Lengths, body: Cow<'a, [u8]>) -> Option<Self> {
+        Header::decode(body.get(8..24)?.first_chunk()?)?;
+        Some(Self { commit, value_at: 24 + lengths.key as u32, body })
+    }
+
     /// Kind, sequence and deadline.
     #[inline]
     pub fn header(&self) -> Header {
-        self.header
+        let bytes = self.body[8..24].first_chunk().expect("a body has a header");
+        Header::decode(bytes).expect("it was decoded when the record was made")
     }
 
     /// What it takes in the log, padding included.
+    #[inline]
     pub fn bytes(&self) -> u64 {
-        self.lengths.bytes().next_multiple_of(8)
+        (self.body.len() as u64 + 8).next_multiple_of(8)
     }
 
     /// 0: the unnamed namespace.
@@ -78,13 +86,13 @@ impl Record<'_> {
     /// The key.
     #[inline]
     pub fn key(&self) -> &[u8] {
-        &self.body[24..24 + self.lengths.key as usize]
+        &self.body[24..self.value_at as usize]
     }
 
     /// The value; empty for a tombstone.
     #[inline]
     pub fn value(&self) -> &[u8] {
-        &self.body[24 + self.lengths.key as usize..]
+        &self.body[self.value_at as usize..]
     }
 }
 
@@ -368,27 +376,14 @@ impl Segment {
     /// [`Error::Corrupt`] when there is none; its checksum is not looked at.
     #[inline]
     pub(crate) fn read(&self, keys: &Keys, offset: u64) -> Result<Record<'_>> {
-        match self.try_read(keys, offset)? {
-            Some(record) => Ok(record),
-            None => Err(self.corrupt(offset, "no record where the index names one".to_owned())),
-        }
+        let record = match &self.map {
+            Some(map) => read_mapped(map, keys, offset),
+            None => self.read_unmapped(keys, offset)?,
+        };
+        record.ok_or_else(|| self.corrupt(offset, "no record where the index names one".to_owned()))
     }
 
-    #[inline]
-    fn try_read(&self, keys: &Keys, offset: u64) -> Result<Option<Record<'_>>> {
-        let Some(map) = &self.map else {
-            return self.read_unmapped(keys, offset);
-        };
-        if offset + HEADER_BYTES > map.bytes() {
-            return Ok(None);
-        }
-        let commit = map.word(offset);
-        let Some(lengths) = keys.lengths(map.word(offset + 8)).filter(|_| commit as u32 != 0) else {
-            return Ok(None);
-        };
-        Ok(map.quiet(offset + 8, lengths.bytes() - 8).and_then(|body| record(commit, lengths, body.into())))
-    }
-
+    #[cold]
     fn read_unmapped(&self, keys: &Keys, offset: u64) -> Result<Option<Record<'_>>> {
         let io = |offset| Error::io("read", self.path.clone(), offset);
         // A first guess that fits most records; never beyond the end of the file.
@@ -407,7 +402,7 @@ impl Segment {
         if lengths.bytes() > have {
             self.file.read_at(offset + have, &mut bytes[have as usize..]).map_err(io(offset))?;
         }
-        Ok(record(commit, lengths, bytes.split_off(8).into()))
+        Ok(Record::new(commit, lengths, bytes.split_off(8).into()))
     }
 
     /// Holds a record against its checksum.
@@ -419,21 +414,19 @@ impl Segment {
         Err(self.corrupt(offset, format!("checksum mismatch (stored {stored:08x}, computed {computed:08x})")))
     }
 
+    #[cold]
     fn corrupt(&self, offset: u64, what: String) -> Error {
         Error::Corrupt { file: self.path.clone(), offset, what }
     }
 
     /// The bytes from the first record up to `end`, or to the end of the file. No writer may be active there.
     pub(crate) fn quiet_bytes(&self, end: Option<u64>) -> Result<Cow<'_, [u8]>> {
-        let bytes = match end {
-            Some(end) => end,
-            None => self.found_bytes,
-        };
-        let bytes = bytes.saturating_sub(RECORDS_START);
+        let bytes = end.unwrap_or(self.found_bytes);
+        let bytes = bytes.min(self.file_bytes()?).saturating_sub(RECORDS_START);
         if let Some(map) = &self.map {
+            let bytes = bytes.min(map.bytes().saturating_sub(RECORDS_START));
             return Ok(map.quiet(RECORDS_START, bytes).unwrap_or_default().into());
         }
-        let bytes = bytes.min(self.file_bytes()?.saturating_sub(RECORDS_START));
         let mut buffer = vec![0; bytes as usize];
         self.file.read_at(RECORDS_START, &mut buffer).map_err(Error::io("read", &self.path, RECORDS_START))?;
         Ok(buffer.into())
@@ -476,9 +469,14 @@ impl Segment {
     }
 }
 
-fn record(commit: u64, lengths: Lengths, body: Cow<'_, [u8]>) -> Option<Record<'_>> {
-    let header = Header::decode(body.get(8..24)?.first_chunk()?)?;
-    Some(Record { commit, lengths, body, header })
+#[inline]
+fn read_mapped<'a>(map: &'a Map, keys: &Keys, offset: u64) -> Option<Record<'a>> {
+    if offset + HEADER_BYTES > map.bytes() {
+        return None;
+    }
+    let commit = map.word(offset);
+    let lengths = keys.lengths(map.word(offset + 8)).filter(|_| commit as u32 != 0)?;
+    Record::new(commit, lengths, map.quiet(offset + 8, lengths.bytes() - 8)?.into())
 }
 
 fn encode(keys: &Keys, record: &NewRecord<'_>, placing: Placing) -> Vec<u8> {
