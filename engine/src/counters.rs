@@ -50,13 +50,22 @@ impl Counters {
     /// Adds `amount` to a count. Wait-free.
     #[inline]
     pub(crate) fn add(&self, count: Count, amount: u64) {
+        self.add_all([(count, amount)]);
+    }
+
+    /// Adds to several counts at the price of finding the stripe once.
+    #[inline]
+    pub(crate) fn add_all(&self, amounts: impl IntoIterator<Item = (Count, u64)>) {
         let stripe = stripe();
-        let counter = &self.0[stripe][count as usize];
-        // Relaxed: a count orders nothing.
-        if stripe < STRIPES {
-            counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
-        } else {
-            counter.fetch_add(amount, Ordering::Relaxed);
+        let counters = &self.0[stripe];
+        for (count, amount) in amounts {
+            let counter = &counters[count as usize];
+            // Relaxed: a count orders nothing.
+            if stripe < STRIPES {
+                counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+            } else {
+                counter.fetch_add(amount, Ordering::Relaxed);
+            }
         }
     }
 

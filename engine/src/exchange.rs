@@ -9,7 +9,6 @@ use thermocline_tiers::{
 };
 
 use crate::{
-    counters::Count,
     engine::{Engine, InLog},
     index::{Published, Verdict},
 };
@@ -44,7 +43,6 @@ impl Engine {
             }
             let record = NewRecord { header, namespace: 0, key, value: new.unwrap_or_default() };
             if self.try_exchange(&record, found.map(|(at, _)| at), &guard)? {
-                self.counters.add(if new.is_some() { Count::Insertion } else { Count::Removal }, 1);
                 return Ok(Ok(header.sequence));
             }
         }

@@ -6,6 +6,8 @@
 
 mod page;
 mod pool;
+#[cfg(test)]
+mod tests;
 
 use std::sync::Arc;
 
@@ -446,6 +448,39 @@ impl Index {
         let next = (rest >> 1 >> (63 - level)) + 1;
         let is_last = next >> level != 0;
         Some(if is_last { Cursor { shard: shard + 1, rest: 0 } } else { Cursor { shard, rest: next << (64 - level) } })
+    }
+}
+
+#[cfg(test)]
+impl Index {
+    /// Holds the structure against its invariants. No writer may be active.
+    fn check_invariants(&self) {
+        for (shard, pages) in self.shards.iter().map(|shard| shard.pages.load(Ordering::Relaxed)).enumerate() {
+            for id in 1..2 * pages {
+                let node = id as usize * SHARDS + shard;
+                let run = Run::unpack(self.nodes[node].load(Ordering::Relaxed));
+                assert_eq!(run.is_some(), id >= pages, "node {id} of {pages} pages");
+                let Some(run) = run else { continue };
+                let gate = self.gates[node].load(Ordering::Relaxed);
+                assert_eq!((gate & Gate::CLOSED, gate & Gate::WRITERS), (0, 0));
+                let mut taken = 0;
+                let full = |bucket: usize| !self.pool.buckets(run)[bucket][BUCKET_SLOTS - 1].load().is_vacant();
+                for (at, bucket) in self.pool.buckets(run).iter().enumerate() {
+                    let words: Vec<Word> = bucket.iter().map(Slot::load).collect();
+                    let first_vacant = words.iter().position(|word| word.is_vacant()).unwrap_or(BUCKET_SLOTS);
+                    assert!(words[first_vacant..].iter().all(|word| word.is_vacant()), "taken slots come first");
+                    for word in &words[..first_vacant] {
+                        let mut on_the_way = home(word.tag(), run.buckets) as usize;
+                        while on_the_way != at {
+                            assert!(full(on_the_way), "a key overflows full buckets only");
+                            on_the_way = (on_the_way + 1) % run.buckets as usize;
+                        }
+                    }
+                    taken += first_vacant as u32;
+                }
+                assert_eq!(Gate::taken(gate), taken);
+            }
+        }
     }
 }
 

@@ -92,9 +92,7 @@ impl Engine {
         let header = Header { kind: RecordKind::Value, sequence: self.clock.draw(1), deadline_ms };
         let record = NewRecord { header, namespace: 0, key, value };
         let placed = self.log.append(&record, attributes.durability.unwrap_or(self.options.durability).survives())?;
-        self.publish(&record, placed, &guard)?;
-        self.counters.add(Count::Insertion, 1);
-        Ok(())
+        self.publish(&record, placed, &guard).map(|_| ())
     }
 
     pub(crate) fn deadline_ms(&self, ttl: Option<Duration>) -> Result<u64> {
@@ -128,27 +126,28 @@ impl Engine {
     }
 
     /// Counts what came and what went.
+    #[inline]
     pub(crate) fn count_published(&self, record: &NewRecord<'_>, published: Published) -> Result<Option<Location>> {
         let bytes = record.bytes();
-        self.counters.add(Count::BytesWritten, bytes);
         let displaced = match published {
-            Published::Kept => return Ok(None),
+            Published::Kept => {
+                self.counters.add(Count::BytesWritten, bytes);
+                return Ok(None);
+            }
             Published::New => None,
             Published::Replaced(old) => Some(old),
         };
         let old = displaced.filter(|old| old.kind() == Kind::Log);
+        let old_bytes = old.map_or(Ok(0), |old| self.log.read_unchecked(old).map(|record| record.bytes()))?;
         let is_value = record.header.kind == RecordKind::Value;
-        match (is_value, old) {
-            (true, None) => self.counters.add(Count::Added, 1),
-            (false, Some(_)) => self.counters.add(Count::Taken, 1),
-            _ => {}
-        }
-        if is_value {
-            self.counters.add(Count::LiveBytesAdded, bytes);
-        }
-        if let Some(old) = old {
-            self.counters.add(Count::LiveBytesTaken, self.log.read_unchecked(old)?.bytes());
-        }
+        self.counters.add_all([
+            (if is_value { Count::Insertion } else { Count::Removal }, u64::from(is_value || old.is_some())),
+            (Count::BytesWritten, bytes),
+            (Count::Added, u64::from(is_value)),
+            (Count::Taken, u64::from(old.is_some())),
+            (Count::LiveBytesAdded, if is_value { bytes } else { 0 }),
+            (Count::LiveBytesTaken, old_bytes),
+        ]);
         Ok(displaced)
     }
 
@@ -170,11 +169,7 @@ impl Engine {
         let record = NewRecord { header, namespace: 0, key, value: &[] };
         let placed = self.log.append(&record, self.options.durability.survives())?;
         let displaced = self.publish(&record, placed, &guard)?;
-        let was_there = displaced.is_some_and(|old| old.kind() == Kind::Log);
-        if was_there {
-            self.counters.add(Count::Removal, 1);
-        }
-        Ok(was_there)
+        Ok(displaced.is_some_and(|old| old.kind() == Kind::Log))
     }
 
     /// Writes all pairs, each for itself, with one reservation for as many as fit and one flush if they are to be
@@ -195,9 +190,7 @@ impl Engine {
             .collect();
         let durability = attributes.durability.unwrap_or(self.options.durability);
         self.log.append_many(&records, durability.survives(), |index, placed| {
-            self.publish(&records[index], placed, &guard)?;
-            self.counters.add(Count::Insertion, 1);
-            Ok(())
+            self.publish(&records[index], placed, &guard).map(|_| ())
         })
     }
 }

@@ -1,55 +1,303 @@
 //! The one door to reclamation: while a guard lives, nothing that was seen through it is reclaimed.
 //!
-//! Safe code over crossbeam-epoch. Under loom nothing is ever reclaimed and a pin is nothing, so that
-//! the models look at the protocols alone.
-
-/// A pin: whatever was reachable when it was made stays until it drops.
-#[derive(Debug)]
-pub struct Guard {
-    #[cfg(not(loom))]
-    epoch: crossbeam_epoch::Guard,
-}
+//! Epochs, as in Fraser's thesis (2004), with the fence moved from readers to the reclaimer (`membarrier`), so that a
+//! pin is a load and a store. Holds no memory of others: what is to happen later is a closure. Invariant: a closure
+//! runs only when every guard is gone that was made before it was retired.
+//!
+//! Why that holds: retiring and advancing the epoch happen under one lock, so whoever reads an epoch above a closure's
+//! tag sees the world without what was retired. Whoever has not announced an epoch when the reclaimer looks, after
+//! its barrier, announces it after that barrier and sees that world as well.
 
 #[cfg(not(loom))]
-impl Guard {
-    /// Pins this thread. Costs one store and one fence; pins nest.
+pub use epoch::Guard;
+#[cfg(loom)]
+pub use nothing::Guard;
+
+#[cfg(not(loom))]
+mod epoch {
+    use std::{
+        cell::Cell,
+        collections::VecDeque,
+        marker::PhantomData,
+        sync::{
+            Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+            atomic::{AtomicBool, AtomicU64, Ordering, compiler_fence, fence},
+        },
+    };
+
+    use crossbeam_utils::CachePadded;
+
+    const IDLE: u64 = 0;
+    /// So many closures are collected before the barrier is paid for.
+    const RETIRED_MAX: usize = 32;
+
+    /// One thread's announcement. Never freed; handed on when its thread ends.
+    #[derive(Debug)]
+    struct Announced {
+        /// The epoch at which its thread pinned, or [`IDLE`].
+        epoch: AtomicU64,
+        /// How many guards the thread has; only that thread looks.
+        depth: AtomicU64,
+    }
+
+    type Participant = &'static CachePadded<Announced>;
+
+    static EPOCH: AtomicU64 = AtomicU64::new(1);
+    static PARTICIPANTS: Mutex<Participants> = Mutex::new(Participants { all: Vec::new(), free: Vec::new() });
+    static RETIRED: Mutex<VecDeque<Retired>> = Mutex::new(VecDeque::new());
+    /// Whether the system's barrier stands in for the readers' fences.
+    static HAS_BARRIER: LazyLock<bool> = LazyLock::new(barrier::register);
+
+    struct Participants {
+        all: Vec<Participant>,
+        free: Vec<Participant>,
+    }
+
+    struct Retired {
+        /// The epoch at which it was retired.
+        tag: u64,
+        reclaim: Box<dyn FnOnce() + Send>,
+    }
+
+    #[cfg(all(target_os = "linux", not(miri)))]
+    mod barrier {
+        use rustix::thread::{MembarrierCommand, membarrier};
+
+        pub(super) fn register() -> bool {
+            membarrier(MembarrierCommand::RegisterPrivateExpedited).is_ok()
+        }
+
+        pub(super) fn all_threads() -> bool {
+            membarrier(MembarrierCommand::PrivateExpedited).is_ok()
+        }
+    }
+
+    #[cfg(not(all(target_os = "linux", not(miri))))]
+    mod barrier {
+        pub(super) fn register() -> bool {
+            false
+        }
+
+        pub(super) fn all_threads() -> bool {
+            false
+        }
+    }
+
+    fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+        // Nothing that can panic runs under these locks.
+        mutex.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn claim() -> Participant {
+        let mut participants = lock(&PARTICIPANTS);
+        participants.free.pop().unwrap_or_else(|| {
+            let new: Participant = Box::leak(Box::new(CachePadded::new(Announced {
+                epoch: AtomicU64::new(IDLE),
+                depth: AtomicU64::new(0),
+            })));
+            participants.all.push(new);
+            new
+        })
+    }
+
+    /// A thread's participant, given back when the thread ends.
+    struct Local(Cell<Option<Participant>>);
+
+    impl Drop for Local {
+        fn drop(&mut self) {
+            // With a guard still alive, somewhere in another destructor, the participant stays that guard's.
+            if let Some(participant) = self.0.take().filter(|mine| mine.depth.load(Ordering::Relaxed) == 0) {
+                lock(&PARTICIPANTS).free.push(participant);
+            }
+        }
+    }
+
+    thread_local! {
+        static LOCAL: Local = const { Local(Cell::new(None)) };
+    }
+
     #[inline]
-    pub fn pin() -> Self {
-        Self { epoch: crossbeam_epoch::pin() }
+    fn participant() -> Participant {
+        let known = LOCAL.try_with(|local| local.0.get());
+        if let Ok(Some(participant)) = known { participant } else { new_participant() }
     }
 
-    /// Calls `reclaim` once every guard that lives now is gone, from some thread.
-    pub fn retire(&self, reclaim: impl FnOnce() + Send + 'static) {
-        self.epoch.defer(reclaim);
+    #[cold]
+    fn new_participant() -> Participant {
+        LazyLock::force(&HAS_BARRIER);
+        let participant = claim();
+        // In a thread that is ending there is no place to keep it; that one is lost to later threads.
+        let _ = LOCAL.try_with(|local| local.0.set(Some(participant)));
+        participant
     }
 
-    /// Waits until every other guard that lives now is gone. Spins politely; drops no guard of this thread.
-    pub fn wait_for_others() {
-        use std::sync::{
-            Arc,
-            atomic::{AtomicBool, Ordering},
+    /// A pin: whatever was reachable when it was made stays until it drops.
+    #[derive(Debug)]
+    pub struct Guard {
+        participant: Participant,
+        /// A guard belongs to its thread.
+        not_send: PhantomData<*const ()>,
+    }
+
+    impl Guard {
+        /// Pins this thread. Costs a load and a store; pins nest.
+        #[inline]
+        pub fn pin() -> Self {
+            let participant = participant();
+            // Relaxed: only this thread counts its guards.
+            let depth = participant.depth.load(Ordering::Relaxed);
+            participant.depth.store(depth + 1, Ordering::Relaxed);
+            if depth == 0 {
+                // Acquire: pairs with the Release in `collect`; what was retired before that epoch is gone for us.
+                participant.epoch.store(EPOCH.load(Ordering::Acquire), Ordering::Relaxed);
+                if *HAS_BARRIER {
+                    // The reclaimer's barrier orders the announcement before our later loads; see `collect`.
+                    compiler_fence(Ordering::SeqCst);
+                } else {
+                    fence(Ordering::SeqCst);
+                }
+            }
+            Self { participant, not_send: PhantomData }
+        }
+
+        /// Calls `reclaim` once every guard that lives now is gone, from some thread that retires or waits.
+        pub fn retire(&self, reclaim: impl FnOnce() + Send + 'static) {
+            let mut retired = lock(&RETIRED);
+            // Relaxed: it changes under this lock only.
+            retired.push_back(Retired { tag: EPOCH.load(Ordering::Relaxed), reclaim: Box::new(reclaim) });
+            let is_due = retired.len().is_multiple_of(RETIRED_MAX);
+            drop(retired);
+            if is_due {
+                collect();
+            }
+        }
+
+        /// Waits until every guard of other threads that lives now is gone. This thread must have none.
+        pub fn wait_for_others() {
+            let gone = Arc::new(AtomicBool::new(false));
+            let flag = gone.clone();
+            // Release and Acquire: what the others did before they dropped their guards is visible after.
+            Self::pin().retire(move || flag.store(true, Ordering::Release));
+            while !gone.load(Ordering::Acquire) {
+                collect();
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    impl Drop for Guard {
+        #[inline]
+        fn drop(&mut self) {
+            let depth = self.participant.depth.load(Ordering::Relaxed) - 1;
+            self.participant.depth.store(depth, Ordering::Relaxed);
+            if depth == 0 {
+                // Release: what was done under the guard comes before; pairs with the Acquire in `collect`.
+                self.participant.epoch.store(IDLE, Ordering::Release);
+            }
+        }
+    }
+
+    /// Advances the epoch and runs what nobody can see any more.
+    fn collect() {
+        {
+            let _retired = lock(&RETIRED);
+            // Release: pairs with the Acquire in `pin`. Under the lock: everything retired so far has a lower tag.
+            EPOCH.fetch_add(1, Ordering::Release);
+        }
+        if !(*HAS_BARRIER && barrier::all_threads()) {
+            fence(Ordering::SeqCst);
+        }
+        let oldest = {
+            let participants = lock(&PARTICIPANTS);
+            let announced = participants.all.iter().map(|participant| participant.epoch.load(Ordering::Acquire));
+            announced.filter(|epoch| *epoch != IDLE).min()
         };
-        let gone = Arc::new(AtomicBool::new(false));
-        let flag = Arc::clone(&gone);
-        // Release and Acquire: what the others did before they dropped their guards is visible after.
-        Self::pin().retire(move || flag.store(true, Ordering::Release));
-        while !gone.load(Ordering::Acquire) {
-            Self::pin().epoch.flush();
-            std::thread::yield_now();
+        let oldest = oldest.unwrap_or_else(|| EPOCH.load(Ordering::Relaxed));
+        let due: Vec<Retired> = {
+            let mut retired = lock(&RETIRED);
+            let count = retired.iter().take_while(|retired| retired.tag < oldest).count();
+            retired.drain(..count).collect()
+        };
+        // Outside the locks: a closure may retire or pin in turn.
+        due.into_iter().for_each(|retired| (retired.reclaim)());
+    }
+
+    #[cfg(test)]
+    mod tests {
+        use std::sync::mpsc;
+
+        use super::*;
+
+        #[test]
+        fn nothing_is_reclaimed_under_a_guard_and_everything_after_it() {
+            let done = Arc::new(AtomicU64::new(0));
+            let (pinned, is_pinned) = mpsc::channel();
+            let (release, is_released) = mpsc::channel::<()>();
+            let reader = std::thread::spawn(move || {
+                let guard = Guard::pin();
+                let nested = Guard::pin();
+                drop(nested);
+                pinned.send(()).unwrap();
+                is_released.recv().unwrap();
+                drop(guard);
+            });
+            is_pinned.recv().unwrap();
+            for _ in 0..10 * RETIRED_MAX {
+                let done = done.clone();
+                Guard::pin().retire(move || drop(done.fetch_add(1, Ordering::Relaxed)));
+            }
+            assert_eq!(done.load(Ordering::Relaxed), 0);
+            release.send(()).unwrap();
+            reader.join().unwrap();
+            Guard::wait_for_others();
+            assert_eq!(done.load(Ordering::Relaxed), 10 * RETIRED_MAX as u64);
+        }
+
+        #[test]
+        fn what_readers_hold_is_never_reclaimed() {
+            const DEAD: u64 = u64::MAX;
+            let rounds = if cfg!(miri) { 50 } else { 20_000 };
+            // Each cell is named once, and dies when nobody can have seen its name any more.
+            let cells: Arc<Vec<AtomicU64>> = Arc::new((0..rounds).map(AtomicU64::new).collect());
+            let named = AtomicU64::new(0);
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| {
+                        for _ in 0..rounds {
+                            let _guard = Guard::pin();
+                            let index = named.load(Ordering::Acquire) as usize;
+                            (0..20).for_each(|_| assert_ne!(cells[index].load(Ordering::Relaxed), DEAD));
+                        }
+                    });
+                }
+                for next in 1..rounds {
+                    let old = named.swap(next, Ordering::AcqRel) as usize;
+                    let cells = cells.clone();
+                    Guard::pin().retire(move || cells[old].store(DEAD, Ordering::Relaxed));
+                }
+            });
+            Guard::wait_for_others();
+            assert_eq!(cells.iter().filter(|cell| cell.load(Ordering::Relaxed) != DEAD).count(), 1);
         }
     }
 }
 
 #[cfg(loom)]
-impl Guard {
-    /// Pins nothing: under loom nothing is reclaimed.
-    pub fn pin() -> Self {
-        Self {}
+mod nothing {
+    /// Pins nothing: under loom nothing is reclaimed, so that the models look at the protocols alone.
+    #[derive(Debug)]
+    pub struct Guard;
+
+    impl Guard {
+        /// Does nothing.
+        pub fn pin() -> Self {
+            Self
+        }
+
+        /// Forgets `reclaim`.
+        pub fn retire(&self, _reclaim: impl FnOnce() + Send + 'static) {}
+
+        /// Returns at once.
+        pub fn wait_for_others() {}
     }
-
-    /// Forgets `reclaim`.
-    pub fn retire(&self, _reclaim: impl FnOnce() + Send + 'static) {}
-
-    /// Returns at once.
-    pub fn wait_for_others() {}
 }

@@ -81,6 +81,19 @@ impl Location {
     }
 }
 
+#[cfg(feature = "model")]
+impl Location {
+    /// A location that names the number `n`, below 2⁴⁰, and no record; for tests of the index alone.
+    pub fn of_model(n: u64, kind: Kind) -> Self {
+        Self { kind, address: Address(n), unverified: false }
+    }
+
+    /// The number.
+    pub fn model_number(self) -> u64 {
+        self.address.0
+    }
+}
+
 /// Up to 20 bits of a key's hash, the highest first, ended by a 1 and filled with zeros: 21 bits.
 ///
 /// A split of the index consumes the highest bit; [`matches`](Self::matches) looks at what is known.

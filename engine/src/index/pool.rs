@@ -3,7 +3,10 @@
 //! Holds which runs are free. Never looks into a page. Invariant: a run is in use, or free, or behind
 //! `next`; runs that are given out are vacant throughout.
 
-use std::io;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use thermocline_tiers::{Slot, Word, slot::Reserved};
 
@@ -42,18 +45,57 @@ pub(super) struct Pool {
     free: Mutex<Free>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Free {
     /// Behind every run ever given out.
     next: u32,
-    /// Starts of free runs, by their length.
-    runs: Vec<Vec<u32>>,
+    /// Free runs by where they start; never two side by side.
+    by_start: BTreeMap<u32, u32>,
+    /// The same by length, the shortest first.
+    by_length: BTreeSet<(u32, u32)>,
+}
+
+impl Free {
+    fn add(&mut self, start: u32, buckets: u32) {
+        self.by_start.insert(start, buckets);
+        self.by_length.insert((buckets, start));
+    }
+
+    fn delete(&mut self, start: u32, buckets: u32) {
+        self.by_start.remove(&start);
+        self.by_length.remove(&(buckets, start));
+    }
+
+    /// Cuts `buckets` off the shortest run that has them.
+    fn cut(&mut self, buckets: u32) -> Option<u32> {
+        let (length, start) = *self.by_length.range((buckets, 0)..).next()?;
+        self.delete(start, length);
+        if length > buckets {
+            self.add(start + buckets, length - buckets);
+        }
+        Some(start)
+    }
+
+    /// Adds a run and joins it with its neighbours.
+    fn join(&mut self, run: Run) {
+        let (mut start, mut buckets) = (run.start, run.buckets);
+        if let Some((before, length)) = self.by_start.range(..start).next_back().map(|(at, length)| (*at, *length))
+            && before + length == start
+        {
+            self.delete(before, length);
+            (start, buckets) = (before, buckets + length);
+        }
+        if let Some(length) = self.by_start.get(&(start + buckets)).copied() {
+            self.delete(start + buckets, length);
+            buckets += length;
+        }
+        self.add(start, buckets);
+    }
 }
 
 impl Pool {
     pub(super) fn new() -> io::Result<Self> {
-        let runs = vec![Vec::new(); PAGE_BUCKETS_MAX as usize + 1];
-        Ok(Self { slots: Reserved::new(SLOTS_MAX)?, free: Mutex::new(Free { next: 0, runs }) })
+        Ok(Self { slots: Reserved::new(SLOTS_MAX)?, free: Mutex::new(Free::default()) })
     }
 
     #[inline]
@@ -71,7 +113,7 @@ impl Pool {
     /// A vacant run, or `None` when all that could be reserved is in use.
     pub(super) fn take(&self, buckets: u32) -> Option<Run> {
         let mut free = self.free.lock().expect("nothing panics under this lock");
-        if let Some(start) = free.runs[buckets as usize].pop() {
+        if let Some(start) = free.cut(buckets) {
             drop(free);
             let run = Run { start, buckets };
             self.slots(run).iter().for_each(|slot| slot.copy_unpublished(Word::VACANT));
@@ -88,8 +130,7 @@ impl Pool {
 
     /// Gives a run back. Nobody may be able to see it any more.
     pub(super) fn give(&self, run: Run) {
-        let mut free = self.free.lock().expect("nothing panics under this lock");
-        free.runs[run.buckets as usize].push(run.start);
+        self.free.lock().expect("nothing panics under this lock").join(run);
     }
 
     /// Bytes in use, free runs included: memory that was touched once.

@@ -1,0 +1,307 @@
+//! The index alone: against a map, at every size, and in every interleaving of two threads.
+
+use thermocline_tiers::{Guard, Kind, Location, Result};
+
+use super::{Cursor, Index, Published, Records, SHARD_BITS, Verdict};
+
+/// A model in which the location of a key is `key << 16 | version`, so that "reading the record" is a shift.
+struct Model;
+
+fn at(key: u64, version: u64) -> Location {
+    Location::of_model(key << 16 | version, Kind::Log)
+}
+
+fn key_at(at: Location) -> u64 {
+    at.model_number() >> 16
+}
+
+fn hash_of(key: u64) -> u64 {
+    let z = (key + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+impl Records for Model {
+    fn hash_at(&self, at: Location) -> Option<u64> {
+        Some(hash_of(key_at(at)))
+    }
+
+    fn is_forgettable(&self, _at: Location) -> bool {
+        true
+    }
+}
+
+/// Publishes unless a higher version is there.
+fn publish(index: &Index, key: u64, at: Location) -> Result<Published> {
+    index.publish(hash_of(key), at, &Guard::pin(), &Model, |there| {
+        Ok(match key_at(there) == key {
+            false => Verdict::Other,
+            true if there.model_number() > at.model_number() => Verdict::Keep,
+            true => Verdict::Replace,
+        })
+    })
+}
+
+fn find(index: &Index, key: u64) -> Option<Location> {
+    index.find(hash_of(key), &Guard::pin(), |at| Ok((key_at(at) == key).then_some(at))).unwrap()
+}
+
+#[cfg(not(loom))]
+mod alone {
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn walk(index: &Index) -> Vec<u64> {
+        let (mut cursor, mut keys) = (Cursor::default(), Vec::new());
+        loop {
+            let mut page = Vec::new();
+            let next = index.page_at(cursor, &Guard::pin(), &mut page);
+            keys.extend(page.into_iter().filter(|at| at.kind() == Kind::Log).map(key_at));
+            match next {
+                Some(next) => cursor = next,
+                None => return keys,
+            }
+        }
+    }
+
+    #[test]
+    fn twelve_bytes_a_key_are_enough_at_every_size() {
+        let count = if cfg!(miri) { 300 } else { 10_000_000 };
+        let index = Index::new().unwrap();
+        let (mut worst, mut bytes) = (0.0_f64, 0);
+        for key in 0..count {
+            publish(&index, key, at(key, 0)).unwrap();
+            let now = index.bytes();
+            if now != bytes {
+                bytes = now;
+                // The first pages, and runs that wait for readers before they are given out again, are a matter of
+                // the store, not of its keys.
+                assert!(bytes <= 12 * (key + 1) + (256 << 10), "{bytes} bytes for {} keys", key + 1);
+                if key > 1_000_000 {
+                    worst = worst.max(bytes as f64 / (key + 1) as f64);
+                }
+            }
+        }
+        index.check_invariants();
+        println!("at most {worst:.2} bytes a key between one and ten million");
+        assert!((0..count).step_by(997).all(|key| find(&index, key) == Some(at(key, 0))));
+        assert!((count..2 * count).step_by(997).all(|key| find(&index, key).is_none()));
+    }
+
+    #[test]
+    fn keys_that_have_run_out_of_tag_bits_are_still_found() {
+        // A hundred keys from when the index was small, then a growth that splits their pages more than ten times.
+        let index = Index::new().unwrap();
+        let old = 0..100_u64;
+        old.clone().for_each(|key| assert_eq!(publish(&index, key, at(key, 0)).unwrap(), Published::New));
+        let count = if cfg!(miri) { 500 } else { 1_500_000 };
+        (100..count).for_each(|key| drop(publish(&index, key, at(key, 0)).unwrap()));
+        assert!(old.clone().all(|key| find(&index, key) == Some(at(key, 0))));
+        for key in old {
+            assert_eq!(publish(&index, key, at(key, 1)).unwrap(), Published::Replaced(at(key, 0)));
+        }
+        let keys = walk(&index);
+        assert_eq!(keys.len() as u64, count);
+        assert_eq!(keys.into_iter().collect::<BTreeSet<_>>().len() as u64, count);
+    }
+
+    #[test]
+    fn a_foreign_location_is_rarely_shown() {
+        let index = Index::new().unwrap();
+        let count = if cfg!(miri) { 300 } else { 300_000 };
+        (0..count).for_each(|key| drop(publish(&index, key, at(key, 0)).unwrap()));
+        let mut shown = 0;
+        for key in count..4 * count {
+            let miss = index.find(hash_of(key), &Guard::pin(), |_| {
+                shown += 1;
+                Ok(None::<()>)
+            });
+            assert_eq!(miss.unwrap(), None);
+        }
+        // 8 to 12 slots looked at, each with 2⁻¹² at worst: one look-up in 340.
+        assert!(shown < 3 * count / 340 + 3, "{shown} foreign records for {} misses", 3 * count);
+    }
+
+    #[test]
+    fn forgotten_keys_give_their_slots_back() {
+        let index = Index::new().unwrap();
+        let rounds = if cfg!(miri) { 2 } else { 40 };
+        let per_round = if cfg!(miri) { 100 } else { 20_000 };
+        let mut first_bytes = 0;
+        for round in 0..rounds {
+            for key in round * per_round..(round + 1) * per_round {
+                publish(&index, key, at(key, 0)).unwrap();
+                publish(&index, key, Location::of_model(key << 16 | 1, Kind::Removed)).unwrap();
+            }
+            if round == 1 {
+                first_bytes = index.bytes();
+            }
+        }
+        index.check_invariants();
+        assert!(
+            index.bytes() <= 3 * first_bytes.max(1 << 16),
+            "{} bytes, after the second round {first_bytes}",
+            index.bytes()
+        );
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: if cfg!(miri) { 2 } else { 40 }, ..ProptestConfig::default() })]
+
+        #[test]
+        fn the_index_answers_like_a_map(ops in prop::collection::vec((0..3000_u64, 0..4_u8), 1..4000)) {
+            let index = Index::new().unwrap();
+            let mut model = BTreeMap::new();
+            for (version, (key, op)) in (1..).zip(ops) {
+                match op {
+                    0 => {
+                        let (found, expected) = (find(&index, key), model.get(&key).copied());
+                        let is_removed = expected.is_some_and(|at: Location| at.kind() == Kind::Removed);
+                        prop_assert!(found == expected || found.is_none() && is_removed);
+                    }
+                    1 => {
+                        let removed = Location::of_model(key << 16 | version, Kind::Removed);
+                        publish(&index, key, removed).unwrap();
+                        model.insert(key, removed);
+                    }
+                    _ => {
+                        publish(&index, key, at(key, version)).unwrap();
+                        model.insert(key, at(key, version));
+                    }
+                }
+            }
+            index.check_invariants();
+            for (key, location) in &model {
+                // What was removed may have been forgotten; nothing else may.
+                let found = find(&index, *key);
+                prop_assert!(found == Some(*location) || found.is_none() && location.kind() == Kind::Removed);
+            }
+            let living = model.iter().filter(|(_, at)| at.kind() == Kind::Log).count();
+            prop_assert_eq!(walk(&index).len(), living);
+        }
+    }
+
+    #[test]
+    fn threads_publish_every_key_once_while_the_index_grows() {
+        let index = Index::new().unwrap();
+        let per_thread = if cfg!(miri) { 60 } else { 100_000 };
+        // Every key is published by two threads with different versions; the higher one must stay.
+        std::thread::scope(|scope| {
+            for thread in 0..4_u64 {
+                let index = &index;
+                scope.spawn(move || {
+                    let base = (thread / 2) * per_thread;
+                    for n in 0..per_thread {
+                        let key = base + if thread.is_multiple_of(2) { n } else { per_thread - 1 - n };
+                        publish(index, key, at(key, thread % 2)).unwrap();
+                        assert!(find(index, key).unwrap().model_number() >= at(key, thread % 2).model_number());
+                    }
+                });
+            }
+        });
+        index.check_invariants();
+        let keys = walk(&index);
+        assert_eq!(keys.len() as u64, 2 * per_thread);
+        assert!((0..2 * per_thread).all(|key| find(&index, key) == Some(at(key, 1))));
+    }
+}
+
+#[cfg(loom)]
+mod interleaved {
+    use loom::{sync::Arc, thread};
+
+    use super::*;
+
+    fn explore(model: impl Fn() + Sync + Send + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = Some(2);
+        builder.max_branches = 100_000;
+        builder.check(model);
+    }
+
+    /// Keys whose hashes share the page prefix and tag bits that matter in tiny pages.
+    const A: u64 = 1;
+    const B: u64 = 2;
+    const C: u64 = 3;
+
+    #[test]
+    fn two_inserts_of_one_key_leave_one_slot_with_the_higher_version() {
+        explore(|| {
+            let index = Arc::new(Index::new().unwrap());
+            let other = index.clone();
+            let thread = thread::spawn(move || drop(publish(&other, A, at(A, 2)).unwrap()));
+            publish(&index, A, at(A, 1)).unwrap();
+            thread.join().unwrap();
+            assert_eq!(find(&index, A), Some(at(A, 2)));
+            let mut page = Vec::new();
+            index.page_at(Cursor::default(), &Guard::pin(), &mut page);
+            assert_eq!(page, [at(A, 2)]);
+        });
+    }
+
+    #[test]
+    fn an_insert_and_a_remove_leave_the_higher_one() {
+        explore(|| {
+            let index = Arc::new(Index::new().unwrap());
+            publish(&index, A, at(A, 1)).unwrap();
+            let other = index.clone();
+            let removed = Location::of_model(A << 16 | 3, Kind::Removed);
+            let thread = thread::spawn(move || drop(publish(&other, A, removed).unwrap()));
+            publish(&index, A, at(A, 2)).unwrap();
+            thread.join().unwrap();
+            assert_eq!(find(&index, A), Some(removed));
+        });
+    }
+
+    #[test]
+    fn a_reader_finds_its_key_while_the_page_is_copied() {
+        explore(|| {
+            let index = Arc::new(Index::new().unwrap());
+            publish(&index, A, at(A, 1)).unwrap();
+            let other = index.clone();
+            let thread = thread::spawn(move || drop(publish(&other, B, at(B, 1)).unwrap()));
+            assert_eq!(find(&index, A), Some(at(A, 1)));
+            thread.join().unwrap();
+            assert_eq!(find(&index, B), Some(at(B, 1)));
+        });
+    }
+
+    #[test]
+    fn a_write_is_not_lost_while_the_page_is_copied() {
+        explore(|| {
+            let index = Arc::new(Index::new().unwrap());
+            publish(&index, A, at(A, 1)).unwrap();
+            let other = index.clone();
+            let thread = thread::spawn(move || drop(publish(&other, B, at(B, 1)).unwrap()));
+            publish(&index, A, at(A, 2)).unwrap();
+            assert_eq!(find(&index, A), Some(at(A, 2)));
+            thread.join().unwrap();
+            assert_eq!((find(&index, A), find(&index, B)), (Some(at(A, 2)), Some(at(B, 1))));
+        });
+    }
+
+    #[test]
+    fn a_reader_and_a_writer_find_their_keys_while_a_page_is_split() {
+        explore(|| {
+            let index = Arc::new(Index::new().unwrap());
+            (1..=4).for_each(|key| drop(publish(&index, key, at(key, 1)).unwrap()));
+            let other = index.clone();
+            // The fifth key copies the page into three buckets, which splits the first in line.
+            let thread = thread::spawn(move || drop(publish(&other, 5, at(5, 1)).unwrap()));
+            assert_eq!(find(&index, C), Some(at(C, 1)));
+            publish(&index, A, at(A, 2)).unwrap();
+            thread.join().unwrap();
+            assert!((2..=5).all(|key| find(&index, key) == Some(at(key, 1))));
+            assert_eq!(find(&index, A), Some(at(A, 2)));
+        });
+    }
+}
+
+#[test]
+fn the_shares_of_the_shards_cover_every_hash() {
+    assert_eq!(super::SHARES.iter().sum::<usize>(), 1 << SHARD_BITS);
+}

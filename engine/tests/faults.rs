@@ -1,0 +1,272 @@
+//! Every call of the medium fails in turn, once and from then on: nothing acknowledged is lost, nothing refused comes
+//! back changed, and nobody panics.
+//!
+//! The upkeep thread makes calls of its own, so the same number may meet another call in another run; every
+//! number is tried, so every call has its turn.
+
+mod support;
+
+use support::{Possible, at, damage, each, key, look, open, small, tells_of_a_flush, value};
+use thermocline_engine::{
+    Durability, Engine, Error, Options,
+    medium::{Fault, Faulty, Plan},
+};
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Insert { key: u8, synced: bool },
+    InsertMany { first: u8, count: u8, synced: bool },
+    Remove(u8),
+    Exchange { key: u8, remove: bool },
+    Sync,
+    Close,
+    Drop,
+}
+
+/// Overwrites, removes, exchanges, batches, a jumbo record, a segment that fills up, and every way to reopen.
+fn script() -> Vec<Step> {
+    use Step::*;
+    let mut steps = vec![
+        Insert { key: 0, synced: false },
+        Insert { key: 1, synced: true },
+        Insert { key: 0, synced: false },
+        Remove(1),
+        Exchange { key: 2, remove: false },
+        Exchange { key: 0, remove: false },
+        Sync,
+        Insert { key: 3, synced: false },
+        InsertMany { first: 4, count: 5, synced: false },
+        Remove(4),
+        Insert { key: 1, synced: true },
+        InsertMany { first: 6, count: 5, synced: true },
+        Exchange { key: 2, remove: true },
+        Close,
+        Insert { key: 0, synced: false },
+        Insert { key: 20, synced: false },
+        Remove(3),
+        Sync,
+        Insert { key: 21, synced: true },
+        Drop,
+    ];
+    // Two segments full: see `value`.
+    steps.extend((0..9).map(|filler| Insert { key: 30 + filler % 7, synced: filler == 5 }));
+    steps.extend([
+        Remove(31),
+        Sync,
+        InsertMany { first: 30, count: 9, synced: false },
+        Exchange { key: 33, remove: false },
+        Insert { key: 5, synced: true },
+        Remove(5),
+        Close,
+        Insert { key: 40, synced: true },
+        Insert { key: 0, synced: false },
+        Sync,
+    ]);
+    steps
+}
+
+/// Versions that make some values large: see `value`.
+fn version(step: usize) -> u64 {
+    match step {
+        20..29 => 60 + step as u64,
+        33 => 77,
+        _ => 100 + step as u64,
+    }
+}
+
+struct Run {
+    medium: Faulty,
+    mapped: bool,
+    options: Options,
+    engine: Option<Engine>,
+    possible: Possible,
+    /// In this process a flush has failed.
+    suspended: bool,
+    /// In some process a flush has failed.
+    doubtful: bool,
+}
+
+impl Run {
+    fn new(mapped: bool, durability: Durability, plan: Option<Plan>) -> Self {
+        let medium = Faulty::new(mapped);
+        medium.plan(plan);
+        let options = Options { durability, ..small() };
+        Self { medium, mapped, options, engine: None, possible: Possible::default(), suspended: false, doubtful: false }
+    }
+
+    /// Opens the store; a fault that strikes once is over at the second attempt.
+    fn reopen(&mut self) {
+        for _ in 0..3 {
+            match open(&self.medium, &self.options) {
+                Ok(engine) => {
+                    (self.engine, self.suspended) = (Some(engine), false);
+                    return;
+                }
+                Err(error) => self.note(&error),
+            }
+        }
+    }
+
+    fn note(&mut self, error: &Error) {
+        assert!(error.to_string().contains("faulty"), "an error that names no file: {error}");
+        self.suspended |= tells_of_a_flush(error);
+        self.doubtful |= tells_of_a_flush(error);
+    }
+
+    /// What a write to `key` returned, and what it was to write.
+    fn wrote(&mut self, key: u8, version: Option<u64>, result: Result<(), Error>) {
+        match result {
+            Ok(()) => {
+                assert!(!self.suspended, "key {key} was written after a flush had failed");
+                self.possible.is(key, version);
+            }
+            Err(error) => {
+                self.note(&error);
+                self.possible.may_be(key, version);
+            }
+        }
+    }
+
+    /// Reads a key whose write failed, and now and then another; only what is read by calls can fail.
+    fn read(&mut self, key: u8, when: &str) {
+        if self.possible.is_certain(key) && !key.is_multiple_of(4) {
+            return;
+        }
+        let engine = self.engine.as_ref().expect("an open store");
+        match look(engine, key) {
+            Ok(version) => self.possible.saw(key, version, when),
+            Err(error) => assert!(!self.mapped, "{when}: key {key}: {error}"),
+        }
+    }
+
+    fn step(&mut self, index: usize, step: Step) {
+        let engine = self.engine.as_ref().expect("an open store");
+        let new = version(index);
+        match step {
+            Step::Insert { key: number, synced } => {
+                let result = engine.insert(&key(number), &value(number, new), &at(synced));
+                self.wrote(number, Some(new), result);
+                self.read(number, "after an insert");
+            }
+            Step::InsertMany { first, count, synced } => {
+                let pairs: Vec<_> = (first..first + count).map(|number| (key(number), value(number, new))).collect();
+                let pairs: Vec<_> = pairs.iter().map(|(key, value)| (&key[..], &value[..])).collect();
+                let error = engine.insert_many(&pairs, &at(synced)).err();
+                for number in first..first + count {
+                    match &error {
+                        None => self.wrote(number, Some(new), Ok(())),
+                        Some(_) => self.possible.may_be(number, Some(new)),
+                    }
+                }
+                error.iter().for_each(|error| self.note(error));
+                (first..first + count).for_each(|number| self.read(number, "after a batch"));
+            }
+            Step::Remove(number) => {
+                match engine.remove(&key(number)) {
+                    // Nothing was there, so nothing was written.
+                    Ok(false) => self.possible.saw(number, None, "remove says"),
+                    Ok(true) => self.wrote(number, None, Ok(())),
+                    Err(error) => self.wrote(number, None, Err(error)),
+                }
+                self.read(number, "after a remove");
+            }
+            Step::Exchange { key: number, remove } => {
+                let Ok(found) = engine.peek(&key(number)) else { return assert!(!self.mapped, "a mapped read failed") };
+                let expected = found.map(|value| value.sequence());
+                let (new, bytes) = if remove { (None, None) } else { (Some(new), Some(value(number, new))) };
+                match engine.compare_exchange(&key(number), expected, bytes.as_deref()) {
+                    Ok(Ok(_)) if remove && expected.is_none() => {}
+                    Ok(Ok(_)) => self.wrote(number, new, Ok(())),
+                    Ok(Err(other)) => panic!("expected {expected:?} and found {other:?} with nobody else there"),
+                    Err(error) => self.wrote(number, new, Err(error)),
+                }
+                self.read(number, "after an exchange");
+            }
+            Step::Sync => match engine.sync() {
+                Ok(()) => assert!(!self.suspended, "sync after a flush had failed"),
+                Err(error) => self.note(&error),
+            },
+            Step::Close => {
+                let engine = self.engine.take().expect("an open store");
+                match engine.close() {
+                    Ok(()) => assert!(!self.suspended, "close after a flush had failed"),
+                    Err(error) => self.note(&error),
+                }
+                self.reopen();
+            }
+            Step::Drop => {
+                drop(self.engine.take());
+                self.reopen();
+            }
+        }
+    }
+
+    fn script(&mut self) {
+        self.reopen();
+        for (index, step) in script().into_iter().enumerate() {
+            if self.engine.is_none() {
+                return;
+            }
+            self.step(index, step);
+        }
+    }
+
+    /// What is left: in this process, for the next one, and for the one after a power cut.
+    fn check(mut self, plan: Plan) {
+        self.medium.plan(None);
+        if let Some(engine) = &self.engine {
+            self.possible.check(engine, "in the same process");
+        }
+        let killed = self.medium.after_kill();
+        let engine = open(&killed, &self.options).expect("a store that a killed process left can be opened");
+        self.possible.check(&engine, "after a kill");
+        assert_eq!(damage(&engine), [""; 0], "after a kill");
+        engine.sync().expect("a new process can flush");
+        // A medium that went on failing took no note of the doubt; then nobody can know what has to be written again.
+        if !(self.doubtful && (plan.lasting || plan.fault == Fault::Crash)) {
+            let cut = open(&killed.after_power_cut(plan.call), &self.options).expect("a store after a power cut");
+            self.possible.clone().check(&cut, "after a kill, reopening, a sync and a power cut");
+            assert_eq!(damage(&cut), [""; 0], "after a kill, reopening, a sync and a power cut");
+        }
+        drop(self.engine.take());
+        let engine = open(&self.medium, &self.options).expect("a store that was dropped can be opened");
+        self.possible.check(&engine, "after dropping it");
+    }
+}
+
+fn run(mapped: bool, durability: Durability) {
+    let mut whole = Run::new(mapped, durability, None);
+    whole.script();
+    let calls = whole.medium.calls();
+    assert!(calls > 80, "the script makes {calls} calls");
+    whole.check(Plan { call: 0, lasting: false, fault: Fault::Fail });
+    let faults =
+        [(Fault::Fail, false), (Fault::Short, false), (Fault::Fail, true), (Fault::Short, true), (Fault::Crash, false)];
+    // Other interleavings of the upkeep thread make a few more calls.
+    let plans = (0..calls + 10).flat_map(|call| faults.map(|(fault, lasting)| Plan { call, lasting, fault }));
+    each(plans, |plan| {
+        let mut run = Run::new(mapped, durability, Some(plan));
+        run.script();
+        run.check(plan);
+    });
+}
+
+#[test]
+fn a_mapped_store_keeps_its_word_whichever_call_fails() {
+    run(true, Durability::Buffered);
+}
+
+#[test]
+fn an_unmapped_store_keeps_its_word_whichever_call_fails() {
+    run(false, Durability::Buffered);
+}
+
+#[test]
+fn a_mapped_store_that_syncs_every_write_keeps_its_word_whichever_call_fails() {
+    run(true, Durability::Synced);
+}
+
+#[test]
+fn an_unmapped_store_that_syncs_every_write_keeps_its_word_whichever_call_fails() {
+    run(false, Durability::Synced);
+}
