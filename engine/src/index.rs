@@ -9,8 +9,6 @@ mod pool;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
-
 use crossbeam_utils::CachePadded;
 use thermocline_tiers::{Error, Guard, Kind, Location, Result, Slot, Tag, Word, slot::Reserved};
 
@@ -122,14 +120,14 @@ pub(crate) struct Index {
     /// Page `p` of level `l` of shard `s` is node `(2^l + p) * SHARDS + s`: its run, or 0 once it was split.
     nodes: Reserved<AtomicU64>,
     gates: Reserved<AtomicU32>,
-    pool: Arc<Pool>,
+    pool: Pool,
 }
 
 impl Index {
     /// An index without keys.
     pub(crate) fn new() -> Result<Self> {
         let out_of_memory = |_| Error::IndexFull { bytes: 0 };
-        let pool = Arc::new(Pool::new().map_err(out_of_memory)?);
+        let pool = Pool::new().map_err(out_of_memory)?;
         let nodes = Reserved::<AtomicU64>::new(NODES_MAX).map_err(out_of_memory)?;
         let gates = Reserved::<AtomicU32>::new(NODES_MAX).map_err(out_of_memory)?;
         let shard = |_| CachePadded::new(Shard { pages: AtomicU64::new(1), splitting: Mutex::new(()) });
@@ -178,7 +176,8 @@ impl Index {
 
     /// Calls `is` with each location whose tag agrees, until it returns something.
     ///
-    /// Never waits. Costs one or two cache lines and, per location, what `is` reads; a location of another key
+    /// Looks again if the page was replaced meanwhile and nothing was found: its memory may have been given to another
+    /// one. What was found was the key's at some time during the call either way. Never waits. Costs one or two cache lines and, per location, what `is` reads; a location of another key
     /// is shown with probability 2⁻¹⁵.
     ///
     /// # Errors
@@ -190,15 +189,37 @@ impl Index {
         _guard: &Guard,
         mut is: impl FnMut(Location) -> Result<Option<R>>,
     ) -> Result<Option<R>> {
-        let place = self.place(hash);
-        let buckets = self.pool.buckets(place.run);
-        let mut at_bucket = home(place.tag, place.run.buckets) as usize;
+        loop {
+            let place = self.place(hash);
+            if let Some(found) = Self::find_in(self.pool.buckets(place.run), place.tag, &mut is)? {
+                return Ok(Some(found));
+            }
+            if self.is_current(place.node, place.run) {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Whether a page has been its node's since it was looked up; to be asked after its slots were loaded.
+    #[inline]
+    fn is_current(&self, node: usize, run: Run) -> bool {
+        // The loads of the slots are Acquire and stay before this one. Acquire here for whoever writes next.
+        self.nodes[node].load(Ordering::Acquire) == run.pack()
+    }
+
+    #[inline]
+    fn find_in<R>(
+        buckets: &[[Slot; BUCKET_SLOTS]],
+        tag: Tag,
+        is: &mut impl FnMut(Location) -> Result<Option<R>>,
+    ) -> Result<Option<R>> {
+        let mut at_bucket = home(tag, buckets.len() as u32) as usize;
         for _ in 0..buckets.len() {
             let Some(bucket) = buckets.get(at_bucket) else { break };
-            let mut left = candidates(bucket, place.tag);
+            let mut left = candidates(bucket, tag);
             while left != 0 {
                 let word = bucket[left.trailing_zeros() as usize % BUCKET_SLOTS].load();
-                if word.tag().matches(place.tag)
+                if word.tag().matches(tag)
                     && let Some(at) = word.location()
                     && let Some(found) = is(at)?
                 {
@@ -208,7 +229,7 @@ impl Index {
             }
             // Slots are taken in order: a vacant last one says that nothing overflowed.
             if bucket[BUCKET_SLOTS - 1].load().is_vacant() {
-                return Ok(None);
+                break;
             }
             at_bucket = if at_bucket + 1 == buckets.len() { 0 } else { at_bucket + 1 };
         }
@@ -226,7 +247,7 @@ impl Index {
         &self,
         hash: u64,
         at: Location,
-        guard: &Guard,
+        _guard: &Guard,
         records: &impl Records,
         mut decide: impl FnMut(Location) -> Result<Verdict>,
     ) -> Result<Published> {
@@ -245,7 +266,7 @@ impl Index {
                 Target::Vacant(slot) => (slot, Word::VACANT),
                 Target::Full => {
                     self.leave(&place, 0);
-                    self.copy_page(&place, true, guard, records)?;
+                    self.copy_page(&place, true, records)?;
                     continue;
                 }
             };
@@ -253,7 +274,7 @@ impl Index {
             let is_new = published.is_ok() && seen.is_vacant();
             let gate = self.leave(&place, u32::from(is_new));
             if is_new && is_full(Gate::taken(gate), place.run.buckets) {
-                self.copy_page(&place, false, guard, records)?;
+                self.copy_page(&place, false, records)?;
             }
             if published.is_ok() {
                 return Ok(seen.location().map_or(Published::New, Published::Replaced));
@@ -291,10 +312,13 @@ impl Index {
     #[inline]
     fn enter(&self, place: &Place) -> bool {
         let gate = &self.gates[place.node];
+        // Relaxed: not to knock again and again while whoever closed the gate waits for silence.
+        if gate.load(Ordering::Relaxed) & Gate::CLOSED != 0 {
+            return false;
+        }
         // Acquire: pairs with the Release in `reopen`, so that an open gate shows the page behind it. Of this
         // and `close`, both read-modify-writes of one word, the later one sees the other.
-        if gate.fetch_add(Gate::WRITER, Ordering::Acquire) & Gate::CLOSED == 0
-            && self.nodes[place.node].load(Ordering::Acquire) == place.run.pack()
+        if gate.fetch_add(Gate::WRITER, Ordering::Acquire) & Gate::CLOSED == 0 && self.is_current(place.node, place.run)
         {
             return true;
         }
@@ -335,7 +359,7 @@ impl Index {
 
     /// Copies a page into one that fits its keys, and splits another one if it has grown large.
     #[cold]
-    fn copy_page(&self, place: &Place, is_needed: bool, guard: &Guard, records: &impl Records) -> Result<()> {
+    fn copy_page(&self, place: &Place, is_needed: bool, records: &impl Records) -> Result<()> {
         if !self.close(place.node) {
             yield_now();
             return Ok(());
@@ -356,11 +380,11 @@ impl Index {
         };
         words.into_iter().for_each(|word| copy.put(word));
         // Release: pairs with the Acquire in `place`.
-        self.nodes[place.node].store(copy.run.pack(), Ordering::Release);
+        self.nodes[place.node].store(run.replaced_by(copy.run).pack(), Ordering::Release);
         self.reopen(place.node, copy.taken);
-        self.retire(run, guard);
+        self.pool.give(run);
         if copy.run.buckets >= SPLIT_BUCKETS {
-            self.split_next(place.shard, guard, records);
+            self.split_next(place.shard, records);
         }
         Ok(())
     }
@@ -373,13 +397,8 @@ impl Index {
         })
     }
 
-    fn retire(&self, run: Run, guard: &Guard) {
-        let pool = self.pool.clone();
-        guard.retire(move || pool.give(run));
-    }
-
     /// Splits the next page in line of a shard, unless another thread is at it or there is no memory.
-    fn split_next(&self, shard: usize, guard: &Guard, records: &impl Records) {
+    fn split_next(&self, shard: usize, records: &impl Records) {
         let Ok(_turn) = self.shards[shard].splitting.try_lock() else { return };
         let pages = self.shards[shard].pages.load(Ordering::Relaxed);
         let level = pages.ilog2();
@@ -415,7 +434,7 @@ impl Index {
         // closed and complete, serves those who counted the pages before, until its node is cleared.
         self.shards[shard].pages.store(pages + 1, Ordering::Release);
         self.nodes[parent].store(0, Ordering::Release);
-        self.retire(run, guard);
+        self.pool.give(run);
     }
 
     /// Which half a word goes to, and the word there. A tag that has run out of bits is filled up from the key;
@@ -434,7 +453,7 @@ impl Index {
         self.pool.bytes() + (2 * pages + 1) * (SHARDS * (size_of::<u64>() + size_of::<u32>())) as u64
     }
 
-    /// The locations of one page and where the next one begins; `None` behind the last.
+    /// Puts the locations of one page into the empty `into` and says where the next one begins; `None` behind the last.
     ///
     /// A walk that starts at [`Cursor::default`] meets each key that is there throughout exactly once, whatever
     /// happens meanwhile.
@@ -443,8 +462,14 @@ impl Index {
         if shard == SHARDS {
             return None;
         }
-        let (_, level, run) = self.page(shard, rest);
-        into.extend(self.pool.slots(run).iter().filter_map(|slot| slot.load().location()));
+        let level = loop {
+            let (node, level, run) = self.page(shard, rest);
+            into.extend(self.pool.slots(run).iter().filter_map(|slot| slot.load().location()));
+            if self.is_current(node, run) {
+                break level;
+            }
+            into.clear();
+        };
         let next = (rest >> 1 >> (63 - level)) + 1;
         let is_last = next >> level != 0;
         Some(if is_last { Cursor { shard: shard + 1, rest: 0 } } else { Cursor { shard, rest: next << (64 - level) } })

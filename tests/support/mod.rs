@@ -1,7 +1,7 @@
 //! What several test files need.
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use std::env;
+use std::{env, path::Path};
 
 use proptest::test_runner::Config;
 
@@ -27,4 +27,30 @@ impl Random {
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         (z ^ (z >> 31)) % below
     }
+}
+
+/// A directory that goes away with the test, in memory where there is room for it.
+pub(crate) fn dir() -> tempfile::TempDir {
+    let shm = Path::new("/dev/shm");
+    if shm.is_dir() { tempfile::tempdir_in(shm) } else { tempfile::tempdir() }.expect("a directory for the test")
+}
+
+/// A value that says for which key and as which version it was written, with filler that follows from both.
+pub(crate) fn value(key: &str, version: u64) -> Vec<u8> {
+    let mut random = Random(version);
+    let words = if random.below(20) == 0 { random.below(600) } else { random.below(20) };
+    let mut value = version.to_le_bytes().to_vec();
+    value.extend(key.as_bytes());
+    value.extend((0..words).flat_map(|_| random.below(u64::MAX).to_le_bytes()));
+    value
+}
+
+/// The version that a value was written as.
+///
+/// # Panics
+/// If the bytes were never written for `key`.
+pub(crate) fn proven(key: &str, bytes: &[u8]) -> u64 {
+    let version = bytes.first_chunk().map_or(0, |version| u64::from_le_bytes(*version));
+    assert!(bytes == value(key, version), "{key}: {} bytes that nobody wrote", bytes.len());
+    version
 }

@@ -19,23 +19,30 @@ pub(super) const PAGE_BUCKETS_MAX: u32 = 255;
 /// Addresses for 64 GiB of slots: five billion keys.
 const SLOTS_MAX: usize = 1 << 33;
 
-/// A run of buckets, packed into a node of the directory: never zero.
+/// A run of buckets, and how often its node got another one; packed into a node of the directory: never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Run {
     pub(super) start: u32,
     pub(super) buckets: u32,
+    /// 24 bits, wrapping.
+    pub(super) version: u32,
 }
 
 impl Run {
     #[inline]
     pub(super) fn pack(self) -> u64 {
-        (self.buckets as u64) << 32 | self.start as u64
+        ((self.version as u64) << 40) | ((self.buckets as u64) << 32) | self.start as u64
     }
 
     #[inline]
     pub(super) fn unpack(node: u64) -> Option<Self> {
-        let run = Self { start: node as u32, buckets: (node >> 32) as u32 };
+        let run = Self { start: node as u32, buckets: (node >> 32) as u8 as u32, version: (node >> 40) as u32 };
         (run.buckets > 0).then_some(run)
+    }
+
+    /// The run that takes this one's place in its node.
+    pub(super) fn replaced_by(self, run: Self) -> Self {
+        Self { version: (self.version + 1) & 0xff_ffff, ..run }
     }
 }
 
@@ -115,7 +122,7 @@ impl Pool {
         let mut free = self.free.lock().expect("nothing panics under this lock");
         if let Some(start) = free.cut(buckets) {
             drop(free);
-            let run = Run { start, buckets };
+            let run = Run { start, buckets, version: 0 };
             self.slots(run).iter().for_each(|slot| slot.copy_unpublished(Word::VACANT));
             return Some(run);
         }
@@ -125,10 +132,10 @@ impl Pool {
             return None;
         }
         free.next = end;
-        Some(Run { start, buckets })
+        Some(Run { start, buckets, version: 0 })
     }
 
-    /// Gives a run back. Nobody may be able to see it any more.
+    /// Gives a run back. Readers that still look at it find out that its node has another one.
     pub(super) fn give(&self, run: Run) {
         self.free.lock().expect("nothing panics under this lock").join(run);
     }
