@@ -29,19 +29,24 @@ pub(crate) fn seeds(count: u64) -> Vec<u64> {
     }
 }
 
-/// Runs `test` for each case, goes on after a failure, and tells the first failures with their cases at the end.
+/// Runs `test` for each case, goes on after a failure, and tells at the end what failed: failures that differ only in
+/// their numbers once, with how many there are.
 pub(crate) fn each<C: Copy + Debug>(cases: impl IntoIterator<Item = C>, mut test: impl FnMut(C)) {
-    let (mut count, mut failures) = (0, Vec::new());
+    let mut count = 0;
+    let mut failures = BTreeMap::<String, (u64, String)>::new();
     for case in cases {
         count += 1;
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(case))) {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words");
-            failures.push(format!("{case:?}: {text}"));
+            let kind = text.chars().filter(|char| !char.is_ascii_hexdigit()).collect();
+            failures.entry(kind).or_insert_with(|| (0, format!("{case:?}: {text}"))).0 += 1;
         }
     }
-    let first = failures.iter().take(30).map(String::as_str).collect::<Vec<_>>().join("\n");
-    assert!(failures.is_empty(), "{} of {count} cases failed:\n{first}", failures.len());
+    let sum: u64 = failures.values().map(|(times, _)| times).sum();
+    let mut told: Vec<_> = failures.into_values().map(|(times, first)| format!("{times} such as {first}")).collect();
+    told.truncate(40);
+    assert!(told.is_empty(), "{sum} of {count} cases failed:\n{}", told.join("\n"));
 }
 
 /// A small generator for tests that print their seed.

@@ -1,0 +1,102 @@
+//! A full disk: writes fail and say where, reads go on, the store opens, and writes again once there is room.
+
+mod support;
+
+use support::Random;
+use support::{Possible, at, damage, each, key, look, open, seeds, small, value};
+use thermocline_engine::{Engine, Error, medium::Faulty};
+
+fn is_full(error: &Error) -> bool {
+    let text = error.to_string();
+    let names = text.contains("faulty/") && text.contains(".segment, offset ");
+    assert!(names, "a full disk that does not say where: {text}");
+    matches!(error, Error::Io { source, .. } if source.kind() == std::io::ErrorKind::StorageFull)
+}
+
+/// Writes until the disk is full; what failed has changed nothing.
+fn fill(engine: &Engine, possible: &mut Possible, random: &mut Random) -> u64 {
+    let (mut full, mut version) = (0, 1_000);
+    while full < 20 {
+        version += 1;
+        assert!(version < 100_000, "a disk that never fills");
+        let number = random.below(40) as u8;
+        let result = match random.below(3) {
+            0 => {
+                let pairs = [number, number + 1].map(|number| (key(number), value(number, version)));
+                engine.insert_many(&pairs.each_ref().map(|(key, value)| (&key[..], &value[..])), &at(false))
+            }
+            synced => engine.insert(&key(number), &value(number, version), &at(synced == 1)),
+        };
+        match result {
+            Ok(()) => possible.is(number, Some(version)),
+            Err(error) => {
+                assert!(is_full(&error), "{error}");
+                full += 1;
+                possible.may_be(number, Some(version));
+            }
+        }
+        // One of a batch may have been written though the other was not.
+        for number in [number, number + 1] {
+            let found = look(engine, number).expect("reads go on");
+            match found == Some(version) {
+                true => possible.is(number, found),
+                false => possible.saw(number, found, "on a full disk"),
+            }
+        }
+    }
+    full
+}
+
+fn run(seed: u64, mapped: bool) {
+    let mut random = Random(seed);
+    let medium = Faulty::new(mapped);
+    let mut possible = Possible::default();
+    let engine = open(&medium, &small()).unwrap();
+    for number in 0..40 {
+        engine.insert(&key(number), &value(number, 1), &at(false)).unwrap();
+        possible.is(number, Some(1));
+    }
+    engine.sync().unwrap();
+    let room = (200 << 10) + random.below(100 << 10);
+    medium.set_room(Some(room));
+    fill(&engine, &mut possible, &mut random);
+    possible.check(&engine, "on a full disk");
+    // A remove is a write: it takes 32 bytes and the key, or fails and changes nothing.
+    for number in 0..40 {
+        match engine.remove(&key(number)) {
+            Ok(_) => possible.is(number, None),
+            Err(error) => assert!(is_full(&error), "{error}"),
+        }
+    }
+    possible.check(&engine, "after removes on a full disk");
+    match random.below(3) {
+        0 => engine.close().expect("closing needs no room"),
+        1 => drop(engine),
+        _ => {}
+    }
+    // The disk is as full as it was when the next process comes.
+    let next = medium.after_kill();
+    let engine = open(&next, &small()).expect("a store on a full disk can be opened");
+    possible.check(&engine, "opened on a full disk");
+    fill(&engine, &mut possible, &mut random);
+    next.set_room(None);
+    for number in 0..40 {
+        engine.insert(&key(number), &value(number, 2), &at(true)).expect("there is room again");
+        possible.is(number, Some(2));
+    }
+    possible.check(&engine, "with room again");
+    engine.close().unwrap();
+    let engine = open(&next, &small()).unwrap();
+    possible.check(&engine, "opened with room again");
+    assert_eq!(damage(&engine), [""; 0]);
+}
+
+#[test]
+fn a_mapped_store_on_a_full_disk_refuses_writes_and_loses_nothing() {
+    each(seeds(60), |seed| run(seed, true));
+}
+
+#[test]
+fn an_unmapped_store_on_a_full_disk_refuses_writes_and_loses_nothing() {
+    each(seeds(60), |seed| run(seed, false));
+}
