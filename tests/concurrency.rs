@@ -134,7 +134,8 @@ fn add(store: &Store, key: &str) {
 
 #[test]
 fn the_first_to_exchange_nothing_for_something_is_one() {
-    let store = open(&support::dir(), true);
+    let dir = support::dir();
+    let store = open(&dir, true);
     for round in 0..200 * scale() {
         let barrier = Barrier::new(3);
         let (key, winners) = (format!("round {round}"), AtomicU64::new(0));

@@ -54,14 +54,15 @@ fn what_has_expired_is_gone_for_every_reader_and_after_reopening() {
         assert!(store.stats().misses.expired >= 3);
         store.close().unwrap();
         let store = open();
-        ["1 ms", "2 ms", "15 ms"].map(|key| assert_gone(&store, key));
+        ["1 ms", "2 ms", "15 ms"].iter().for_each(|key| assert_gone(&store, key));
         assert_eq!((store.len(), store.get("stays").unwrap().as_deref()), (1, Some(&b"1"[..])));
     }
 }
 
 #[test]
 fn an_expired_entry_can_be_written_exchanged_and_inserted_again() {
-    let store = Store::open(support::dir().path()).unwrap();
+    let dir = support::dir();
+    let store = Store::open(dir.path()).unwrap();
     let live = Duration::from_millis(1);
     for round in 0..3_u8 {
         let written = Instant::now();
@@ -116,7 +117,8 @@ fn a_time_to_live_of_zero_is_refused_and_changes_nothing() {
 
 #[test]
 fn the_longest_time_to_live_is_never_and_the_shortest_is_not_zero() {
-    let store = Store::open(support::dir().path()).unwrap();
+    let dir = support::dir();
+    let store = Store::open(dir.path()).unwrap();
     let century = Duration::from_secs(100 * 365 * 86_400);
     for (key, live, expected) in [("max", Duration::MAX, None), ("year 12000", 100 * century, None)] {
         store.insert_with(key, "1", &ttl(live)).unwrap();
@@ -147,7 +149,7 @@ fn the_stores_time_to_live_counts_for_writes_that_say_nothing() {
     drop(store);
     // Deadlines are the records', not the next opener's.
     let store = Store::builder().time_to_live(hour).open(dir.path()).unwrap();
-    ["default", "batch", "exchanged"].map(|key| assert_gone(&store, key));
+    ["default", "batch", "exchanged"].iter().for_each(|key| assert_gone(&store, key));
     assert!(store.contains_key("own").unwrap() && store.contains_key("never").unwrap());
     assert_eq!(store.metadata("never").unwrap().unwrap().ttl_left, None);
 }

@@ -105,9 +105,34 @@ enum Target {
     Full,
 }
 
+/// How many pages a shard has, 2^level + split, packed as level (8 bits) and split.
+#[derive(Clone, Copy)]
+struct Pages(u64);
+
+impl Pages {
+    #[inline]
+    fn level(self) -> u32 {
+        (self.0 >> 56) as u32
+    }
+
+    #[inline]
+    fn split(self) -> u64 {
+        self.0 & ((1 << 56) - 1)
+    }
+
+    fn count(self) -> u64 {
+        (1 << self.level()) + self.split()
+    }
+
+    fn one_more(self) -> Self {
+        let is_doubled = self.split() + 1 == 1 << self.level();
+        Self(if is_doubled { u64::from(self.level() + 1) << 56 } else { self.0 + 1 })
+    }
+}
+
 #[derive(Debug)]
 struct Shard {
-    /// How many pages it has: 2^level + split.
+    /// How many pages it has; see [`Pages`].
     pages: AtomicU64,
     /// Guards the order of splits.
     splitting: Mutex<()>,
@@ -116,7 +141,7 @@ struct Shard {
 /// The index of one store.
 #[derive(Debug)]
 pub(crate) struct Index {
-    shards: Box<[CachePadded<Shard>]>,
+    shards: [CachePadded<Shard>; SHARDS],
     /// Page `p` of level `l` of shard `s` is node `(2^l + p) * SHARDS + s`: its run, or 0 once it was split.
     nodes: Reserved<AtomicU64>,
     gates: Reserved<AtomicU32>,
@@ -130,22 +155,21 @@ impl Index {
         let pool = Pool::new().map_err(out_of_memory)?;
         let nodes = Reserved::<AtomicU64>::new(NODES_MAX).map_err(out_of_memory)?;
         let gates = Reserved::<AtomicU32>::new(NODES_MAX).map_err(out_of_memory)?;
-        let shard = |_| CachePadded::new(Shard { pages: AtomicU64::new(1), splitting: Mutex::new(()) });
+        let shard = |_| CachePadded::new(Shard { pages: AtomicU64::new(0), splitting: Mutex::new(()) });
         for shard in 0..SHARDS {
             let run = pool.take(1).ok_or(Error::IndexFull { bytes: 0 })?;
             // Relaxed: nobody else has the index yet.
             nodes[SHARDS + shard].store(run.pack(), Ordering::Relaxed);
         }
-        Ok(Self { shards: (0..SHARDS).map(shard).collect(), nodes, gates, pool })
+        Ok(Self { shards: std::array::from_fn(shard), nodes, gates, pool })
     }
 
-    /// The node and the level of the page that the hash bits `rest` belong to in a shard of `pages` pages.
+    /// The node and the level of the page that the hash bits `rest` belong to in a shard of so many pages.
     #[inline]
-    fn node_of(shard: usize, rest: u64, pages: u64) -> (usize, u32) {
-        let level = pages.ilog2();
-        let split = pages - (1 << level);
+    fn node_of(shard: usize, rest: u64, pages: Pages) -> (usize, u32) {
+        let level = pages.level();
         // Pages below `split` have been split already: those use one bit more.
-        let level = level + u32::from(rest >> (63 - level) < 2 * split);
+        let level = level + u32::from(rest >> (63 - level) < 2 * pages.split());
         let id = (1_u64 << level) + (rest >> 1 >> (63 - level));
         (id as usize * SHARDS + shard, level)
     }
@@ -155,7 +179,7 @@ impl Index {
     fn page(&self, shard: usize, rest: u64) -> (usize, u32, Run) {
         loop {
             // Acquire: pairs with the Release in `split_next`; the halves are in their nodes.
-            let pages = self.shards[shard].pages.load(Ordering::Acquire);
+            let pages = Pages(self.shards[shard].pages.load(Ordering::Acquire));
             let (node, level) = Self::node_of(shard, rest, pages);
             // Acquire: pairs with the Release that published the page; its slots are written.
             if let Some(run) = Run::unpack(self.nodes[node].load(Ordering::Acquire)) {
@@ -198,6 +222,13 @@ impl Index {
                 return Ok(None);
             }
         }
+    }
+
+    /// Asks for the cache line where the search for a hash starts.
+    #[inline]
+    pub(crate) fn prefetch(&self, hash: u64) {
+        let place = self.place(hash);
+        self.pool.slots(place.run)[home(place.tag, place.run.buckets) as usize * BUCKET_SLOTS].prefetch();
     }
 
     /// Whether a page has been its node's since it was looked up; to be asked after its slots were loaded.
@@ -371,14 +402,15 @@ impl Index {
             self.reopen(place.node, taken);
             return Ok(());
         }
-        let words: Vec<Word> = self.living(run, records).collect();
-        let fits = words.len() < PAGE_BUCKETS_MAX as usize * BUCKET_SLOTS;
-        let Some(mut copy) = fits.then(|| Building::new(&self.pool, words.len() as u32)).flatten() else {
+        let count = self.living(run, records).count();
+        let fits = count < PAGE_BUCKETS_MAX as usize * BUCKET_SLOTS;
+        let Some(mut copy) = fits.then(|| Building::new(&self.pool, count as u32)).flatten() else {
             self.reopen(place.node, taken);
             // A page that is merely full enough to be copied still takes the key.
             return if is_needed { Err(Error::IndexFull { bytes: self.pool.bytes_max() }) } else { Ok(()) };
         };
-        words.into_iter().for_each(|word| copy.put(word));
+        // What could not be forgotten when they were counted may be by now: never more than were counted.
+        self.living(run, records).for_each(|word| copy.put(word));
         // Release: pairs with the Acquire in `place`.
         self.nodes[place.node].store(run.replaced_by(copy.run).pack(), Ordering::Release);
         self.reopen(place.node, copy.taken);
@@ -400,10 +432,11 @@ impl Index {
     /// Splits the next page in line of a shard, unless another thread is at it or there is no memory.
     fn split_next(&self, shard: usize, records: &impl Records) {
         let Ok(_turn) = self.shards[shard].splitting.try_lock() else { return };
-        let pages = self.shards[shard].pages.load(Ordering::Relaxed);
-        let level = pages.ilog2();
-        let parent = (pages as usize) * SHARDS + shard;
-        let halves = [2 * pages as usize, 2 * pages as usize + 1].map(|id| id * SHARDS + shard);
+        let pages = Pages(self.shards[shard].pages.load(Ordering::Relaxed));
+        // Of 2^level + split pages, the next in line is page `split` of that level.
+        let parent_id = pages.count() as usize;
+        let parent = parent_id * SHARDS + shard;
+        let halves = [2 * parent_id, 2 * parent_id + 1].map(|id| id * SHARDS + shard);
         if halves[1] >= self.nodes.len() {
             return;
         }
@@ -413,7 +446,7 @@ impl Index {
         let run = Run::unpack(self.nodes[parent].load(Ordering::Acquire)).expect("the next page in line is a page");
         let mut words = [Vec::new(), Vec::new()];
         for word in self.living(run, records) {
-            if let Some((high, word)) = self.split_word(word, level, records) {
+            if let Some((high, word)) = self.split_word(word, pages.level(), records) {
                 words[usize::from(high)].push(word);
             }
         }
@@ -432,7 +465,7 @@ impl Index {
         }
         // Release: pairs with the Acquire in `place`. From here on the halves are found; the parent,
         // closed and complete, serves those who counted the pages before, until its node is cleared.
-        self.shards[shard].pages.store(pages + 1, Ordering::Release);
+        self.shards[shard].pages.store(pages.one_more().0, Ordering::Release);
         self.nodes[parent].store(0, Ordering::Release);
         self.pool.give(run);
     }
@@ -449,7 +482,8 @@ impl Index {
 
     /// Bytes of memory in use: pages, free runs, nodes and gates.
     pub(crate) fn bytes(&self) -> u64 {
-        let pages = self.shards.iter().map(|shard| shard.pages.load(Ordering::Relaxed)).max().unwrap_or(1);
+        let pages =
+            self.shards.iter().map(|shard| Pages(shard.pages.load(Ordering::Relaxed)).count()).max().unwrap_or(1);
         self.pool.bytes() + (2 * pages + 1) * (SHARDS * (size_of::<u64>() + size_of::<u32>())) as u64
     }
 
@@ -480,7 +514,8 @@ impl Index {
 impl Index {
     /// Holds the structure against its invariants. No writer may be active.
     fn check_invariants(&self) {
-        for (shard, pages) in self.shards.iter().map(|shard| shard.pages.load(Ordering::Relaxed)).enumerate() {
+        let pages = |shard: &CachePadded<Shard>| Pages(shard.pages.load(Ordering::Relaxed)).count();
+        for (shard, pages) in self.shards.iter().map(pages).enumerate() {
             for id in 1..2 * pages {
                 let node = id as usize * SHARDS + shard;
                 let run = Run::unpack(self.nodes[node].load(Ordering::Relaxed));

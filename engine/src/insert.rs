@@ -16,6 +16,9 @@ use crate::{
     index::{Published, Verdict},
 };
 
+/// How many records ahead a batch asks for the index's cache lines.
+const PREFETCHED: usize = 8;
+
 /// What an acknowledged write survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
@@ -89,10 +92,13 @@ impl Engine {
     pub fn insert(&self, key: &[u8], value: &[u8], attributes: &Attributes) -> Result<()> {
         let deadline_ms = self.deadline_ms(attributes.ttl)?;
         let guard = Guard::pin();
+        let hash = self.log.keys().hash(key);
+        // The index's line comes while the record is copied.
+        self.index.prefetch(hash);
         let header = Header { kind: RecordKind::Value, sequence: self.clock.draw(1), deadline_ms };
         let record = NewRecord { header, namespace: 0, key, value };
         let placed = self.log.append(&record, attributes.durability.unwrap_or(self.options.durability).survives())?;
-        self.publish(&record, placed, &guard).map(|_| ())
+        self.publish(hash, &record, placed, &guard).map(|_| ())
     }
 
     pub(crate) fn deadline_ms(&self, ttl: Option<Duration>) -> Result<u64> {
@@ -108,8 +114,7 @@ impl Engine {
 
     /// Names a placed record in its key's slot unless a newer one is there; returns what was displaced.
     #[inline]
-    pub(crate) fn publish(&self, record: &NewRecord<'_>, placed: Placed, guard: &Guard) -> Result<Option<Location>> {
-        let hash = self.log.keys().hash(record.key);
+    fn publish(&self, hash: u64, record: &NewRecord<'_>, placed: Placed, guard: &Guard) -> Result<Option<Location>> {
         let published = self.index.publish(hash, placed.location, guard, &InLog(&self.log), |there| {
             let found = self.log.read_unchecked(there)?;
             Ok(match found.key() == record.key {
@@ -168,7 +173,7 @@ impl Engine {
         let header = Header { kind: RecordKind::Tombstone, sequence: self.clock.draw(1), deadline_ms: 0 };
         let record = NewRecord { header, namespace: 0, key, value: &[] };
         let placed = self.log.append(&record, self.options.durability.survives())?;
-        let displaced = self.publish(&record, placed, &guard)?;
+        let displaced = self.publish(hash, &record, placed, &guard)?;
         Ok(displaced.is_some_and(|old| old.kind() == Kind::Log))
     }
 
@@ -188,9 +193,13 @@ impl Engine {
                 NewRecord { header, namespace: 0, key, value }
             })
             .collect();
+        let hashes: Vec<_> = pairs.iter().map(|(key, _)| self.log.keys().hash(key)).collect();
         let durability = attributes.durability.unwrap_or(self.options.durability);
         self.log.append_many(&records, durability.survives(), |index, placed| {
-            self.publish(&records[index], placed, &guard).map(|_| ())
+            if let Some(hash) = hashes.get(index + PREFETCHED) {
+                self.index.prefetch(*hash);
+            }
+            self.publish(hashes[index], &records[index], placed, &guard).map(|_| ())
         })
     }
 }

@@ -5,6 +5,8 @@ use std::{env, path::Path};
 
 use proptest::test_runner::Config;
 
+pub(crate) mod format;
+
 /// `count` cases a commit; `THERMOCLINE_SCALE` multiplies it before a release.
 pub(crate) fn cases(count: u32) -> Config {
     Config { cases: count * scale() as u32, ..Config::default() }

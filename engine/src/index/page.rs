@@ -45,10 +45,11 @@ impl<'a> Building<'a> {
     }
 
     /// Puts a word into the first vacant slot from its home on.
+    #[inline]
     pub(super) fn put(&mut self, word: Word) {
         let mut bucket = home(word.tag(), self.run.buckets) as usize;
         while self.filled[bucket] as usize == BUCKET_SLOTS {
-            bucket = (bucket + 1) % self.run.buckets as usize;
+            bucket = if bucket + 1 == self.run.buckets as usize { 0 } else { bucket + 1 };
         }
         self.slots[bucket * BUCKET_SLOTS + self.filled[bucket] as usize].copy_unpublished(word);
         self.filled[bucket] += 1;

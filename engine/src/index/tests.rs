@@ -99,7 +99,7 @@ mod alone {
         let old = 0..100_u64;
         old.clone().for_each(|key| assert_eq!(publish(&index, key, at(key, 0)).unwrap(), Published::New));
         let count = if cfg!(miri) { 500 } else { 1_500_000 };
-        (100..count).for_each(|key| drop(publish(&index, key, at(key, 0)).unwrap()));
+        (100..count).for_each(|key| assert_eq!(publish(&index, key, at(key, 0)).unwrap(), Published::New));
         assert!(old.clone().all(|key| find(&index, key) == Some(at(key, 0))));
         for key in old {
             assert_eq!(publish(&index, key, at(key, 1)).unwrap(), Published::Replaced(at(key, 0)));
@@ -113,7 +113,7 @@ mod alone {
     fn a_foreign_location_is_rarely_shown() {
         let index = Index::new().unwrap();
         let count = if cfg!(miri) { 300 } else { 300_000 };
-        (0..count).for_each(|key| drop(publish(&index, key, at(key, 0)).unwrap()));
+        (0..count).for_each(|key| assert_eq!(publish(&index, key, at(key, 0)).unwrap(), Published::New));
         let mut shown = 0;
         for key in count..4 * count {
             let miss = index.find(hash_of(key), &Guard::pin(), |_| {
@@ -233,7 +233,7 @@ mod interleaved {
         explore(|| {
             let index = Arc::new(Index::new().unwrap());
             let other = index.clone();
-            let thread = thread::spawn(move || drop(publish(&other, A, at(A, 2)).unwrap()));
+            let thread = thread::spawn(move || publish(&other, A, at(A, 2)).unwrap());
             publish(&index, A, at(A, 1)).unwrap();
             thread.join().unwrap();
             assert_eq!(find(&index, A), Some(at(A, 2)));
@@ -250,7 +250,7 @@ mod interleaved {
             publish(&index, A, at(A, 1)).unwrap();
             let other = index.clone();
             let removed = Location::of_model(A << 16 | 3, Kind::Removed);
-            let thread = thread::spawn(move || drop(publish(&other, A, removed).unwrap()));
+            let thread = thread::spawn(move || publish(&other, A, removed).unwrap());
             publish(&index, A, at(A, 2)).unwrap();
             thread.join().unwrap();
             assert_eq!(find(&index, A), Some(removed));
@@ -263,7 +263,7 @@ mod interleaved {
             let index = Arc::new(Index::new().unwrap());
             publish(&index, A, at(A, 1)).unwrap();
             let other = index.clone();
-            let thread = thread::spawn(move || drop(publish(&other, B, at(B, 1)).unwrap()));
+            let thread = thread::spawn(move || publish(&other, B, at(B, 1)).unwrap());
             assert_eq!(find(&index, A), Some(at(A, 1)));
             thread.join().unwrap();
             assert_eq!(find(&index, B), Some(at(B, 1)));
@@ -276,7 +276,7 @@ mod interleaved {
             let index = Arc::new(Index::new().unwrap());
             publish(&index, A, at(A, 1)).unwrap();
             let other = index.clone();
-            let thread = thread::spawn(move || drop(publish(&other, B, at(B, 1)).unwrap()));
+            let thread = thread::spawn(move || publish(&other, B, at(B, 1)).unwrap());
             publish(&index, A, at(A, 2)).unwrap();
             assert_eq!(find(&index, A), Some(at(A, 2)));
             thread.join().unwrap();
@@ -288,10 +288,10 @@ mod interleaved {
     fn a_reader_and_a_writer_find_their_keys_while_a_page_is_split() {
         explore(|| {
             let index = Arc::new(Index::new().unwrap());
-            (1..=4).for_each(|key| drop(publish(&index, key, at(key, 1)).unwrap()));
+            (1..=4).for_each(|key| assert_eq!(publish(&index, key, at(key, 1)).unwrap(), Published::New));
             let other = index.clone();
             // The fifth key copies the page into three buckets, which splits the first in line.
-            let thread = thread::spawn(move || drop(publish(&other, 5, at(5, 1)).unwrap()));
+            let thread = thread::spawn(move || publish(&other, 5, at(5, 1)).unwrap());
             assert_eq!(find(&index, C), Some(at(C, 1)));
             publish(&index, A, at(A, 2)).unwrap();
             thread.join().unwrap();

@@ -114,6 +114,19 @@ impl Map {
         u64::from_le(self.atomic(offset).load(Ordering::Acquire))
     }
 
+    /// The first two words of the record at `offset`, or `None` beyond the end.
+    #[inline]
+    pub(crate) fn first_words(&self, offset: u64) -> Option<(u64, u64)> {
+        if offset.checked_add(16)? > self.bytes || !offset.is_multiple_of(8) {
+            return None;
+        }
+        // SAFETY: as in `atomic`; both words are inside the mapping and aligned.
+        let words = unsafe { &*self.start.0.add(offset as usize).cast::<[AtomicU64; 2]>() };
+        // Acquire: pairs with `store_word`; behind a commit word lies the record.
+        let [commit, length] = [words[0].load(Ordering::Acquire), words[1].load(Ordering::Acquire)];
+        Some((u64::from_le(commit), u64::from_le(length)))
+    }
+
     /// Stores the aligned little-endian word at `offset`.
     #[inline]
     pub(crate) fn store_word(&self, offset: u64, word: u64) {

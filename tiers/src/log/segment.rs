@@ -471,12 +471,9 @@ impl Segment {
 
 #[inline]
 fn read_mapped<'a>(map: &'a Map, keys: &Keys, offset: u64) -> Option<Record<'a>> {
-    if offset + HEADER_BYTES > map.bytes() {
-        return None;
-    }
-    let commit = map.word(offset);
-    let lengths = keys.lengths(map.word(offset + 8)).filter(|_| commit as u32 != 0)?;
-    Record::new(commit, lengths, map.quiet(offset + 8, lengths.bytes() - 8)?.into())
+    let (commit, length) = map.first_words(offset)?;
+    let lengths = keys.lengths(length).filter(|_| commit as u32 != 0)?;
+    Record::new(commit, lengths, Cow::Borrowed(map.quiet(offset + 8, lengths.bytes() - 8)?))
 }
 
 fn encode(keys: &Keys, record: &NewRecord<'_>, placing: Placing) -> Vec<u8> {
