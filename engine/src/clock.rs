@@ -18,6 +18,9 @@ use thermocline_tiers::log::format::{SEQUENCE_COUNT_BITS, SEQUENCE_EPOCH_MS};
 /// Deadlines at or beyond the year 10000 are never.
 const NEVER_MS: u64 = 253_402_300_800_000;
 
+/// Sequences tell times up to the 22nd century; a clock beyond that only counts.
+const TIME_MS_MAX: u64 = 1 << 41;
+
 /// Where the wall time comes from.
 #[derive(Clone, Debug, Default)]
 pub enum TimeSource {
@@ -33,6 +36,8 @@ pub(crate) struct Clock {
     source: TimeSource,
     /// Wall time at open, or the latest that the store had seen.
     start_ms: u64,
+    /// What a manual source said at open, and the latest time it made.
+    manual: (u64, AtomicU64),
     /// The monotonic clock at open.
     start: Duration,
     next: CachePadded<AtomicU64>,
@@ -58,8 +63,13 @@ impl Clock {
             TimeSource::Manual(now) => now.load(Ordering::Relaxed),
         };
         let start_ms = wall.max(created_ms(last));
-        let clock =
-            Self { source, start_ms, start: monotonic(ClockId::Monotonic), next: AtomicU64::new(last + 1).into() };
+        let clock = Self {
+            source,
+            start_ms,
+            start: monotonic(ClockId::Monotonic),
+            manual: (wall, AtomicU64::new(start_ms)),
+            next: AtomicU64::new(last + 1).into(),
+        };
         clock.lift();
         clock
     }
@@ -74,7 +84,12 @@ impl Clock {
     fn at(&self, clock: ClockId) -> u64 {
         match &self.source {
             TimeSource::System => self.start_ms + monotonic(clock).saturating_sub(self.start).as_millis() as u64,
-            TimeSource::Manual(now) => now.load(Ordering::Relaxed).max(self.start_ms),
+            TimeSource::Manual(now) => {
+                // As the monotonic clock does: on from the start, never back.
+                let (at_open, latest) = &self.manual;
+                let now_ms = self.start_ms.saturating_add(now.load(Ordering::Relaxed).saturating_sub(*at_open));
+                latest.fetch_max(now_ms, Ordering::Relaxed).max(now_ms)
+            }
         }
     }
 
@@ -83,7 +98,7 @@ impl Clock {
     pub(crate) fn draw(&self, count: u64) -> u64 {
         // Relaxed: a sequence orders nothing by itself; slots and the log's words do.
         let first = self.next.fetch_add(count, Ordering::Relaxed);
-        if created_ms(first) >= self.at(COARSE) {
+        if created_ms(first) >= self.at(COARSE).min(SEQUENCE_EPOCH_MS + TIME_MS_MAX) {
             return first;
         }
         self.lift();
@@ -91,7 +106,7 @@ impl Clock {
     }
 
     fn lift(&self) {
-        let floor = self.at(COARSE).saturating_sub(SEQUENCE_EPOCH_MS) << SEQUENCE_COUNT_BITS;
+        let floor = self.at(COARSE).saturating_sub(SEQUENCE_EPOCH_MS).min(TIME_MS_MAX) << SEQUENCE_COUNT_BITS;
         self.next.fetch_max(floor, Ordering::Relaxed);
     }
 

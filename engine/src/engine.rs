@@ -13,7 +13,7 @@ use std::{
 };
 
 use thermocline_tiers::{
-    Guard, Kind, Location, Result,
+    Error, Guard, Kind, Location, Result,
     log::{self, Log, Record},
 };
 
@@ -26,6 +26,9 @@ use crate::{
     recover::{self, Recovery},
     upkeep::Upkeep,
 };
+
+/// Sequences end long before they could wrap: a record that states a higher one was not written by us.
+const SEQUENCE_MAX: u64 = u64::MAX - (1 << 60);
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -76,6 +79,23 @@ pub struct Engine {
 /// The log as the index sees it.
 pub(crate) struct InLog<'a>(pub(crate) &'a Log);
 
+impl<'a> InLog<'a> {
+    /// The record at `at` for somebody who will replace it: `None` if it is so damaged that it says nothing any more.
+    /// Then its tag is all that is known of its key, and is believed.
+    #[inline]
+    pub(crate) fn read_to_replace(&self, at: Location) -> Result<Option<Record<'a>>> {
+        match self.0.read_unchecked(at) {
+            Err(Error::Corrupt { .. }) if at.is_unverified() => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    /// What the record at `at` takes in the log.
+    pub(crate) fn bytes_at(&self, at: Location) -> Result<u64> {
+        Ok(self.read_to_replace(at)?.map_or(0, |record| record.bytes()))
+    }
+}
+
 impl Records for InLog<'_> {
     fn hash_at(&self, at: Location) -> Option<u64> {
         Some(self.0.keys().hash(self.0.read_unchecked(at).ok()?.key()))
@@ -98,7 +118,12 @@ impl Engine {
             log::Options { segment_bytes: options.segment_bytes, read_only: options.read_only, create: options.create };
         let mut log = Log::open(medium, log_options)?;
         let (index, counters) = (Index::new()?, Counters::default());
-        let recovered = recover::recover(&mut log, &index, &counters)?;
+        let mut recovered = recover::recover(&mut log, &index, &counters)?;
+        recovered.last_sequence = recovered.last_sequence.max(log.noted_time()?);
+        if recovered.last_sequence > SEQUENCE_MAX {
+            let what = format!("sequence {} leaves no later ones", recovered.last_sequence);
+            return Err(Error::Corrupt { file: log.directory(), offset: 0, what });
+        }
         Ok(Self {
             upkeep: Upkeep::default(),
             log: Arc::new(log),
@@ -161,17 +186,25 @@ impl Engine {
     /// As for [`sync`](Self::sync). Whatever it says, the store is closed and whole.
     pub fn close(mut self) -> Result<()> {
         self.closed = true;
+        self.end(true)
+    }
+
+    fn end(&self, durable: bool) -> Result<()> {
         self.upkeep.stop();
-        self.log.close(true)
+        // What has expired for somebody is to stay expired, should the wall clock be set back before the next open.
+        let noted = match self.has_deadlines.load(Ordering::Relaxed) && !self.options.read_only {
+            true => self.log.note_time(self.clock.draw(1)),
+            false => Ok(()),
+        };
+        self.log.close(durable).and(noted)
     }
 }
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        self.upkeep.stop();
         if !self.closed {
             // There is nobody to tell; whoever wants to hear of errors calls `close`.
-            let _ = self.log.close(false);
+            let _ = self.end(false);
         }
     }
 }

@@ -66,9 +66,9 @@ impl Engine {
         });
         match published {
             Ok(published) if published != Published::Kept => {
-                self.log.commit(placed.location, record, self.options.durability.survives())?;
+                self.log.commit(placed.location, record)?;
                 self.count_published(record, published)?;
-                Ok(true)
+                self.log.make_durable(self.options.durability.survives()).map(|()| true)
             }
             lost => {
                 self.log.revoke(placed.location, record)?;

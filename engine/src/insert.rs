@@ -97,8 +97,8 @@ impl Engine {
         self.index.prefetch(hash);
         let header = Header { kind: RecordKind::Value, sequence: self.clock.draw(1), deadline_ms };
         let record = NewRecord { header, namespace: 0, key, value };
-        let placed = self.log.append(&record, attributes.durability.unwrap_or(self.options.durability).survives())?;
-        self.publish(hash, &record, placed, &guard).map(|_| ())
+        self.write(hash, &record, attributes.durability.unwrap_or(self.options.durability).survives(), &guard)?;
+        Ok(())
     }
 
     pub(crate) fn deadline_ms(&self, ttl: Option<Duration>) -> Result<u64> {
@@ -112,18 +112,40 @@ impl Engine {
         Ok(deadline_ms)
     }
 
+    /// Appends a record, makes it durable if it is to be, and publishes it.
+    ///
+    /// After a failed flush the record is published all the same: it is in the log, and the next process may find it
+    /// there, so the next read shall find it too.
+    #[inline]
+    fn write(&self, hash: u64, record: &NewRecord<'_>, survives: Survives, guard: &Guard) -> Result<Option<Location>> {
+        let placed = self.log.append(record, survives)?;
+        let durable = self.log.make_durable(survives);
+        let displaced = self.publish(hash, record, placed, guard);
+        durable.and(displaced)
+    }
+
     /// Names a placed record in its key's slot unless a newer one is there; returns what was displaced.
     #[inline]
     fn publish(&self, hash: u64, record: &NewRecord<'_>, placed: Placed, guard: &Guard) -> Result<Option<Location>> {
-        let published = self.index.publish(hash, placed.location, guard, &InLog(&self.log), |there| {
-            let found = self.log.read_unchecked(there)?;
+        let records = InLog(&self.log);
+        let published = self.index.publish(hash, placed.location, guard, &records, |there| {
+            let Some(found) = records.read_to_replace(there)? else { return Ok(Verdict::Replace) };
             Ok(match found.key() == record.key {
                 false => Verdict::Other,
                 // What a damaged record says of its sequence does not count: writing heals the key.
                 true if !there.is_unverified() && found.header().sequence > record.header.sequence => Verdict::Keep,
                 true => Verdict::Replace,
             })
-        })?;
+        });
+        let published = match published {
+            Ok(published) => published,
+            Err(error) => {
+                // Nobody sees the record; it must not turn up in the next process either. If the disk refuses that
+                // as well, it may.
+                let _ = self.log.revoke(placed.location, record);
+                return Err(error);
+            }
+        };
         if placed.wants_ahead {
             self.upkeep.wake(&self.log);
         }
@@ -143,7 +165,7 @@ impl Engine {
             Published::Replaced(old) => Some(old),
         };
         let old = displaced.filter(|old| old.kind() == Kind::Log);
-        let old_bytes = old.map_or(Ok(0), |old| self.log.read_unchecked(old).map(|record| record.bytes()))?;
+        let old_bytes = old.map_or(Ok(0), |old| InLog(&self.log).bytes_at(old))?;
         let is_value = record.header.kind == RecordKind::Value;
         self.counters.add_all([
             (if is_value { Count::Insertion } else { Count::Removal }, u64::from(is_value || old.is_some())),
@@ -164,7 +186,8 @@ impl Engine {
         let guard = Guard::pin();
         let hash = self.log.keys().hash(key);
         let found = self.index.find(hash, &guard, |at| {
-            let record = self.log.read_unchecked(at)?;
+            // A damaged entry is there, and can be removed.
+            let Some(record) = InLog(&self.log).read_to_replace(at)? else { return Ok(Some(true)) };
             Ok((record.key() == key).then(|| self.is_living(at, &record)))
         })?;
         if found != Some(true) {
@@ -172,8 +195,7 @@ impl Engine {
         }
         let header = Header { kind: RecordKind::Tombstone, sequence: self.clock.draw(1), deadline_ms: 0 };
         let record = NewRecord { header, namespace: 0, key, value: &[] };
-        let placed = self.log.append(&record, self.options.durability.survives())?;
-        let displaced = self.publish(hash, &record, placed, &guard)?;
+        let displaced = self.write(hash, &record, self.options.durability.survives(), &guard)?;
         Ok(displaced.is_some_and(|old| old.kind() == Kind::Log))
     }
 
@@ -194,12 +216,15 @@ impl Engine {
             })
             .collect();
         let hashes: Vec<_> = pairs.iter().map(|(key, _)| self.log.keys().hash(key)).collect();
-        let durability = attributes.durability.unwrap_or(self.options.durability);
-        self.log.append_many(&records, durability.survives(), |index, placed| {
+        let survives = attributes.durability.unwrap_or(self.options.durability).survives();
+        let (placed, appended) = self.log.append_many(&records, survives);
+        let durable = self.log.make_durable(survives);
+        for (index, placed) in placed.into_iter().enumerate() {
             if let Some(hash) = hashes.get(index + PREFETCHED) {
                 self.index.prefetch(*hash);
             }
-            self.publish(hashes[index], &records[index], placed, &guard).map(|_| ())
-        })
+            self.publish(hashes[index], &records[index], placed, &guard)?;
+        }
+        appended.and(durable)
     }
 }

@@ -93,11 +93,16 @@ fn publish(log: &Log, index: &Index, counters: &Counters, found: &Found<'_>, at:
     let guard = Guard::pin();
     let hash = log.keys().hash(found.key);
     let published = index.publish(hash, at, &guard, &Remembering(InLog(log)), |there| {
-        let record = log.read_unchecked(there)?;
-        Ok(match record.key() == found.key {
+        let record = InLog(log).read_to_replace(there)?;
+        // What a damaged record says of its sequence does not count: then the later place in the log decides.
+        let is_newer = match at.is_unverified() || there.is_unverified() {
+            true => at.address() > there.address(),
+            false => record.as_ref().is_none_or(|record| found.header.sequence > record.header().sequence),
+        };
+        Ok(match record.is_none_or(|record| record.key() == found.key) {
             false => Verdict::Other,
-            true if record.header().sequence >= found.header.sequence => Verdict::Keep,
-            true => Verdict::Replace,
+            true if is_newer => Verdict::Replace,
+            true => Verdict::Keep,
         })
     })?;
     let replaced = match published {
@@ -111,7 +116,7 @@ fn publish(log: &Log, index: &Index, counters: &Counters, found: &Found<'_>, at:
     }
     if let Some(old) = replaced.filter(|old| old.kind() == Kind::Log) {
         counters.add(Count::Taken, 1);
-        counters.add(Count::LiveBytesTaken, log.read_unchecked(old)?.bytes());
+        counters.add(Count::LiveBytesTaken, InLog(log).bytes_at(old)?);
     }
     Ok(())
 }

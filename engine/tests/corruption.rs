@@ -185,12 +185,18 @@ impl Sound {
         }
     }
 
-    /// Every byte, but of a large value only some.
+    /// Every byte, but of a large value only some, and without maps every third: the decoders are the same.
     fn places(&self) -> Vec<(&str, usize)> {
         let mut places = Vec::new();
+        let step = if self.mapped { 1 } else { 3 };
         for (name, bytes) in &self.files {
             let sparse = |at: usize| at < 300 || at + 100 > bytes.len() || at.is_multiple_of(997);
-            places.extend((0..bytes.len()).filter(|at| bytes.len() < 10_000 || sparse(*at)).map(|at| (&name[..], at)));
+            places.extend(
+                (0..bytes.len())
+                    .step_by(step)
+                    .filter(|at| bytes.len() < 10_000 || sparse(*at))
+                    .map(|at| (&name[..], at)),
+            );
         }
         places
     }
@@ -214,7 +220,7 @@ fn a_flipped_bit_in_any_byte_of_a_mapped_store_is_told_and_hurts_no_other_key() 
 }
 
 #[test]
-fn a_flipped_bit_in_any_byte_of_an_unmapped_store_is_told_and_hurts_no_other_key() {
+fn a_flipped_bit_in_an_unmapped_store_is_told_and_hurts_no_other_key() {
     flip_every_byte(false);
 }
 

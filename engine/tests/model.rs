@@ -150,7 +150,8 @@ impl Run {
         let mut found: Vec<_> = entries.map(|(key, value)| (key, value.to_vec())).collect();
         let living = self.entries.keys().filter_map(|number| Some((*number, self.living(*number)?.version)));
         let mut expected: Vec<_> = living.map(|(number, version)| (key(number), value(number, version))).collect();
-        (found.sort(), expected.sort());
+        found.sort();
+        expected.sort();
         assert_eq!(found, expected, "a walk");
         assert_eq!(self.engine().len(), expected.len() as u64);
         assert_eq!(self.engine().is_empty(), expected.is_empty());

@@ -5,7 +5,10 @@
 
 mod support;
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
 use support::{Random, at, damage, each, key, look, open, scale, seeds, small, value};
 use thermocline_engine::{
@@ -245,4 +248,25 @@ fn a_power_cut_before_any_call_of_the_medium_keeps_what_was_promised() {
             call += 1;
         }
     });
+}
+
+#[test]
+fn a_large_record_that_is_written_first_after_opening_leaves_all_others_alone() {
+    for mapped in [true, false] {
+        let medium = Faulty::new(mapped);
+        let engine = open(&medium, &small()).unwrap();
+        (0..20).for_each(|number| engine.insert(&key(number), &value(number, 1), &at(false)).unwrap());
+        engine.close().unwrap();
+        let engine = open(&medium, &small()).unwrap();
+        engine.insert(&key(20), &value(20, 77), &at(false)).unwrap();
+        // The upkeep thread has its turn: it was woken by the write, and what it does is seen as calls.
+        let (start, calls) = (Instant::now(), medium.calls());
+        while medium.calls() == calls && start.elapsed() < Duration::from_millis(200) {
+            std::thread::yield_now();
+        }
+        engine.close().unwrap();
+        let engine = open(&medium, &small()).unwrap();
+        (0..20).for_each(|number| assert_eq!(look(&engine, number).unwrap(), Some(1), "key {number}, mapped {mapped}"));
+        assert_eq!((look(&engine, 20).unwrap(), damage(&engine)), (Some(77), vec![]));
+    }
 }

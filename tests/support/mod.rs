@@ -40,7 +40,7 @@ pub(crate) fn dir() -> tempfile::TempDir {
 /// A value that says for which key and as which version it was written, with filler that follows from both.
 pub(crate) fn value(key: &str, version: u64) -> Vec<u8> {
     let mut random = Random(version);
-    let words = if random.below(20) == 0 { random.below(600) } else { random.below(20) };
+    let words = if random.below(20) == 0 { 1 + random.below(600) } else { 1 + random.below(20) };
     let mut value = version.to_le_bytes().to_vec();
     value.extend(key.as_bytes());
     value.extend((0..words).flat_map(|_| random.below(u64::MAX).to_le_bytes()));

@@ -21,7 +21,7 @@ use std::sync::{
 use crossbeam_utils::CachePadded;
 
 use flush::Flusher;
-use format::{HEADER_BYTES, Identity, RECORDS_START, SegmentHeader};
+use format::{HEADER_BYTES, Identity, Note, RECORDS_START, SegmentHeader};
 pub use format::{Header, Keys, RecordKind};
 use map::STEP_BYTES;
 use medium::{File, Lock, Medium};
@@ -37,6 +37,9 @@ use crate::{
 /// Bytes ahead of the tail that the upkeep thread keeps ready.
 const AHEAD_BYTES: u64 = 4 * STEP_BYTES;
 const TABLE_PART: usize = 256;
+/// Where the two notes stand in the file `lock`.
+const DOUBT_AT: u64 = 0;
+const TIME_AT: u64 = 32;
 
 /// Where the log ends: a segment slot and an offset in units of 8 bytes, in one word, so that one `fetch_add`
 /// reserves in a segment that cannot change underneath.
@@ -119,6 +122,15 @@ pub enum Survives {
     PowerCut,
 }
 
+impl Survives {
+    fn placing(self) -> Placing {
+        match self {
+            Self::Kill => Placing::Commit,
+            Self::PowerCut => Placing::Written,
+        }
+    }
+}
+
 /// Sums over the log's files.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
@@ -143,8 +155,10 @@ pub struct Log {
     flusher: Flusher,
     /// A tail such that every writer that was active when the log ended there has finished.
     quiescent: Arc<AtomicU64>,
-    /// For the note of a failed flush; `None` when opened to read only.
-    doubt: Option<Box<dyn File>>,
+    /// A tail from which on there may be a hole that is no void, because the disk refused that too.
+    unsettled: AtomicU64,
+    /// The file `lock`, for notes to the next process.
+    notes: Box<dyn File>,
     /// Found at open, in the order of their numbers.
     found: Vec<SharedSegment>,
     /// Keeps everybody else out while the log lives.
@@ -169,23 +183,29 @@ impl Log {
         Tail(self.tail.load(Ordering::Acquire))
     }
 
-    /// Appends a record. On return it can be read by its location, and survives as `survives` says.
+    /// Appends a record. On return it can be read by its location, and survives the death of the process; a power cut
+    /// only after [`make_durable`](Self::make_durable).
     ///
     /// One copy, no lock and no system call while the segment is ready and `survives` is
     /// [`Kill`](Survives::Kill).
     ///
     /// # Errors
-    /// [`Error::TooLarge`], [`Error::ReadOnly`], [`Error::Suspended`]; [`Error::Io`] when the disk refuses. No reader
-    /// can find anything of a record that was refused.
+    /// [`Error::TooLarge`], [`Error::ReadOnly`], [`Error::Suspended`]; [`Error::Io`] when the disk refuses. Nobody
+    /// can find anything of a record that was refused, in this process or the next.
     #[inline]
     pub fn append(&self, record: &NewRecord<'_>, survives: Survives) -> Result<Placed> {
+        self.place(record, survives.placing())
+    }
+
+    /// Flushes what was appended, if it is to survive a power cut. Concurrent callers share a flush.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Suspended`]: the records are there and may or may not be durable.
+    #[inline]
+    pub fn make_durable(&self, survives: Survives) -> Result<()> {
         match survives {
-            Survives::Kill => Ok(self.place(record, Placing::Commit)?.0),
-            Survives::PowerCut => {
-                let (placed, _) = self.place(record, Placing::Written)?;
-                self.flush()?;
-                Ok(placed)
-            }
+            Survives::Kill => Ok(()),
+            Survives::PowerCut => self.flush(),
         }
     }
 
@@ -194,20 +214,19 @@ impl Log {
     /// # Errors
     /// As for [`append`](Self::append).
     pub fn append_provisional(&self, record: &NewRecord<'_>) -> Result<Placed> {
-        Ok(self.place(record, Placing::Provisional)?.0)
+        self.place(record, Placing::Provisional)
     }
 
     /// Makes a provisional record count.
     ///
     /// # Errors
     /// As for [`append`](Self::append).
-    pub fn commit(&self, at: Location, record: &NewRecord<'_>, survives: Survives) -> Result<()> {
+    pub fn commit(&self, at: Location, record: &NewRecord<'_>) -> Result<()> {
         let (segment, offset) = self.find(at)?;
-        segment.commit(offset, record, &self.keys)?;
-        if survives == Survives::PowerCut { self.flush() } else { Ok(()) }
+        segment.commit(offset, record, &self.keys)
     }
 
-    /// Makes a provisional record nothing.
+    /// Makes a record nothing: one that lost its slot, or could not be published.
     ///
     /// # Errors
     /// As for [`append`](Self::append).
@@ -216,49 +235,53 @@ impl Log {
         segment.make_void(&self.keys, offset, record.bytes())
     }
 
-    /// Appends records side by side, with one reservation for as many as a segment takes, and calls `placed` with
-    /// each in order. Flushes once at the end if they are to survive a power cut.
-    ///
-    /// # Errors
-    /// As for [`append`](Self::append); those that `placed` saw are in the log.
-    pub fn append_many(
+    /// Appends records side by side, with one reservation for as many as a quarter of a segment takes, and returns them
+    /// in order; fewer than `records` with the error that came between.
+    pub fn append_many(&self, records: &[NewRecord<'_>], survives: Survives) -> (Vec<Placed>, Result<()>) {
+        let mut placed = Vec::with_capacity(records.len());
+        let mut append = || -> Result<()> {
+            records.iter().try_for_each(|record| self.check(record))?;
+            while placed.len() < records.len() {
+                let rest = &records[placed.len()..];
+                match self.batch(rest) {
+                    (1, _) => placed.push(self.place(&rest[0], survives.placing())?),
+                    (count, bytes) => self.place_batch(&rest[..count], bytes, survives.placing(), &mut placed)?,
+                }
+            }
+            Ok(())
+        };
+        let result = append();
+        (placed, result)
+    }
+
+    fn place_batch(
         &self,
-        records: &[NewRecord<'_>],
-        survives: Survives,
-        mut placed: impl FnMut(usize, Placed) -> Result<()>,
+        batch: &[NewRecord<'_>],
+        bytes: u64,
+        placing: Placing,
+        placed: &mut Vec<Placed>,
     ) -> Result<()> {
-        let placing = if survives == Survives::Kill { Placing::Commit } else { Placing::Written };
-        let mut locations = Vec::new();
-        let mut from = 0;
-        while from < records.len() {
-            let (count, bytes) = self.batch(&records[from..]);
-            let batch = &records[from..from + count];
-            if count == 1 {
-                let (one, _) = self.place(&batch[0], placing)?;
-                locations.push(one);
-            } else {
-                batch.iter().try_for_each(|record| self.check(record))?;
-                let (segment, mut offset) = self.reserve(bytes)?;
-                let wants_ahead = self.wants_ahead(segment, offset + bytes);
-                for record in batch {
-                    segment.place(&self.keys, offset, record, placing)?;
-                    let address = Address::new(segment.base, offset);
-                    locations.push(Placed { location: location_of(record.header.kind, address), wants_ahead });
-                    offset += record.bytes();
-                }
+        let (segment, start) = self.reserve(bytes)?;
+        let (mut offset, end) = (start, start + bytes);
+        for record in batch {
+            if let Err(error) = segment.place(&self.keys, offset, record, placing) {
+                self.give_up(segment, offset, end - offset);
+                return Err(error);
             }
-            if survives == Survives::Kill {
-                for (index, one) in locations.drain(..).enumerate() {
-                    placed(from + index, one)?;
-                }
-            }
-            from += count;
-        }
-        if survives == Survives::PowerCut {
-            self.flush()?;
-            locations.into_iter().enumerate().try_for_each(|(index, one)| placed(index, one))?;
+            let location = location_of(record.header.kind, Address::new(segment.base, offset));
+            placed.push(Placed { location, wants_ahead: self.wants_ahead(segment, end) });
+            offset += record.bytes();
         }
         Ok(())
+    }
+
+    /// Makes a void of a reservation that could not be filled, so that nobody takes what is there for damage.
+    #[cold]
+    fn give_up(&self, segment: &Segment, offset: u64, bytes: u64) {
+        if segment.make_void(&self.keys, offset, bytes).is_err() {
+            // Recovery calls a hole damage only below `flushed`, so that may not be noted from here on.
+            self.unsettled.fetch_min(Tail::new(segment.base, offset).0, Ordering::Relaxed);
+        }
     }
 
     /// How many of `records` one reservation takes, and their bytes. At most a quarter of a segment.
@@ -293,7 +316,7 @@ impl Log {
     }
 
     #[inline]
-    fn place(&self, record: &NewRecord<'_>, placing: Placing) -> Result<(Placed, u64)> {
+    fn place(&self, record: &NewRecord<'_>, placing: Placing) -> Result<Placed> {
         self.check(record)?;
         let bytes = record.bytes();
         let alone;
@@ -303,9 +326,12 @@ impl Log {
         } else {
             self.reserve(bytes)?
         };
-        segment.place(&self.keys, offset, record, placing)?;
+        if let Err(error) = segment.place(&self.keys, offset, record, placing) {
+            self.give_up(segment, offset, bytes);
+            return Err(error);
+        }
         let location = location_of(record.header.kind, Address::new(segment.base, offset));
-        Ok((Placed { location, wants_ahead: self.wants_ahead(segment, offset + bytes) }, offset))
+        Ok(Placed { location, wants_ahead: self.wants_ahead(segment, offset + bytes) })
     }
 
     #[inline]
@@ -319,7 +345,7 @@ impl Log {
     fn reserve(&self, bytes: u64) -> Result<(&SharedSegment, u64)> {
         loop {
             let tail = self.tail();
-            if let Some(segment) = self.table.get(tail.base()) {
+            if let Some(segment) = self.table.get(tail.base()).filter(|_| tail.is_somewhere()) {
                 let end = tail.offset() + bytes;
                 // Before reserving, so that a full disk leaves no hole.
                 if end > segment.ready() && end <= segment.capacity {
@@ -331,8 +357,11 @@ impl Log {
             let mine = Tail(self.tail.fetch_add(bytes / 8, Ordering::AcqRel));
             if let Some(segment) = self.table.get(mine.base()) {
                 let end = mine.offset() + bytes;
-                if end <= segment.capacity && mine.offset() >= RECORDS_START {
-                    segment.make_ready(end)?;
+                if end <= segment.capacity && mine.is_somewhere() {
+                    if let Err(error) = segment.make_ready(end) {
+                        self.give_up(segment, mine.offset(), bytes);
+                        return Err(error);
+                    }
                     return Ok((segment, mine.offset()));
                 }
             }
@@ -359,6 +388,7 @@ impl Log {
             None => (self.create_segment(&mut roll, self.options.segment_bytes, STEP_BYTES)?, RECORDS_START),
         };
         let resumed = if segment.found_bytes > 0 { segment.resume(offset) } else { Ok(()) };
+        self.flusher.add(segment.clone());
         if let Err(error) = resumed.and_then(|()| segment.make_ready((offset + bytes).min(segment.capacity))) {
             roll.spare = Some((segment, offset));
             return Err(error);
@@ -395,7 +425,7 @@ impl Log {
     /// [`Error::Io`]; a writer that needs what is missing meets the same error.
     pub fn prepare(&self) -> Result<()> {
         let tail = self.tail();
-        let Some(segment) = self.table.get(tail.base()) else { return Ok(()) };
+        let Some(segment) = self.table.get(tail.base()).filter(|_| tail.is_somewhere()) else { return Ok(()) };
         let end = tail.offset().min(segment.capacity);
         segment.make_ready((end + AHEAD_BYTES).min(segment.capacity))?;
         if end > segment.capacity / 2 {
@@ -467,10 +497,35 @@ impl Log {
     }
 
     fn note_doubt(&self, first: u64) {
-        if let Some(file) = &self.doubt {
-            // If even this fails there is nothing left to tell the next process with.
-            let _ = file.write_at(0, &format::encode_doubt(first));
+        // If even this fails there is nothing left to tell the next process with.
+        let _ = self.notes.write_at(DOUBT_AT, &format::encode_note(Note::Doubt, first));
+    }
+
+    /// Leaves the latest time that was seen to the next process.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn note_time(&self, sequence: u64) -> Result<()> {
+        let io = Error::io("write", format!("{}/{}", self.directory(), open::LOCK), TIME_AT);
+        self.notes.write_at(TIME_AT, &format::encode_note(Note::Time, sequence)).map_err(io)
+    }
+
+    /// The sequence that stands for the latest time an earlier process has seen; 0 if none left a note.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn noted_time(&self) -> Result<u64> {
+        Ok(self.read_note(Note::Time, TIME_AT)?.unwrap_or(0))
+    }
+
+    fn read_note(&self, note: Note, offset: u64) -> Result<Option<u64>> {
+        let io = |action| Error::io(action, format!("{}/{}", self.directory(), open::LOCK), offset);
+        let mut bytes = [0; format::NOTE_BYTES];
+        if self.notes.bytes().map_err(io("measure"))? < offset + bytes.len() as u64 {
+            return Ok(None);
         }
+        self.notes.read_at(offset, &mut bytes).map_err(io("read"))?;
+        Ok(format::decode_note(note, &bytes))
     }
 
     /// Makes everything acknowledged before the call durable.
@@ -481,15 +536,24 @@ impl Log {
         if self.options.read_only {
             return Ok(());
         }
-        let quiescent = Tail(self.quiescent.load(Ordering::Acquire));
+        self.sync_up_to(Tail(self.quiescent.load(Ordering::Acquire)))
+    }
+
+    /// Flushes, then notes how far the segments were flushed: as far as nobody was writing when the flush began.
+    fn sync_up_to(&self, quiescent: Tail) -> Result<()> {
         let covered = self.flusher.unflushed();
         self.flush()?;
+        let unsettled = Tail(self.unsettled.load(Ordering::Relaxed));
+        let quiescent = quiescent.min(unsettled);
         for segment in covered {
-            if segment.base < quiescent.base() {
-                segment.note_flushed(segment.capacity)?;
-                self.flusher.remove(|listed| listed.number == segment.number);
-            } else if segment.base == quiescent.base() {
-                segment.note_flushed(quiescent.offset().min(segment.capacity))?;
+            let bytes = segment.file_bytes()?;
+            match segment.base.cmp(&quiescent.base()) {
+                std::cmp::Ordering::Less => {
+                    segment.note_flushed(bytes)?;
+                    self.flusher.remove(|listed| listed.number == segment.number);
+                }
+                std::cmp::Ordering::Equal => segment.note_flushed(quiescent.offset().min(bytes))?,
+                std::cmp::Ordering::Greater => {}
             }
         }
         Ok(())
@@ -510,10 +574,6 @@ impl Log {
             return Ok(());
         }
         let tail = self.tail();
-        if tail.is_somewhere() {
-            // No writer is active, so all of the log is quiescent.
-            self.quiescent.fetch_max(tail.0, Ordering::Release);
-        }
         let spare = self.lock_roll().spare.take();
         if let Some((spare, RECORDS_START)) = &spare {
             self.flusher.remove(|listed| listed.number == spare.number);
@@ -528,7 +588,8 @@ impl Log {
                 segment.trim(end)?;
             }
         }
-        if durable { self.sync() } else { Ok(()) }
+        // No writer is active, so all of the log is quiescent, large records in segments behind the tail included.
+        if durable { self.sync_up_to(Tail(u64::MAX)) } else { Ok(()) }
     }
 
     /// What the log takes on disk.

@@ -39,7 +39,7 @@ pub(crate) fn each<C: Copy + Debug>(cases: impl IntoIterator<Item = C>, mut test
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| test(case))) {
             let text = panic.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic without words");
-            let kind = text.chars().filter(|char| !char.is_ascii_hexdigit()).collect();
+            let kind = text.lines().next().unwrap_or("").chars().filter(|char| !char.is_ascii_hexdigit()).collect();
             failures.entry(kind).or_insert_with(|| (0, format!("{case:?}: {text}"))).0 += 1;
         }
     }
@@ -90,7 +90,7 @@ pub(crate) fn value(key: u8, version: u64) -> Vec<u8> {
     let mut value = version.to_le_bytes().to_vec();
     value.push(key);
     let filler = random.below(u64::MAX).to_le_bytes();
-    value.extend(filler.repeat(bytes.div_ceil(8) as usize));
+    value.extend(filler.repeat(bytes.div_ceil(8).max(1) as usize));
     value
 }
 

@@ -37,7 +37,10 @@ impl Flusher {
 
     /// Lists a segment that gets, or may have, bytes that were never flushed.
     pub(crate) fn add(&self, segment: SharedSegment) {
-        self.state().unflushed.push(segment);
+        let mut state = self.state();
+        if !state.unflushed.iter().any(|listed| listed.number == segment.number) {
+            state.unflushed.push(segment);
+        }
     }
 
     /// Takes segments off the list which no writer writes to any more and which a flush has covered.

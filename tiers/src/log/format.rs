@@ -249,25 +249,48 @@ pub(crate) fn encode_flushed(flushed: u64) -> [u64; 2] {
     [flushed, flushed ^ FLUSHED_MASK]
 }
 
-/// How far a segment was flushed; its records' start when the words disagree.
-pub(crate) fn decode_flushed(words: [u64; 2]) -> u64 {
-    let [flushed, check] = words;
-    if flushed ^ FLUSHED_MASK == check { flushed.max(RECORDS_START) } else { RECORDS_START }
+/// How far a segment was flushed, or `None` when the words are damaged; both are zero before the first flush.
+pub(crate) fn decode_flushed(words: [u64; 2]) -> Option<u64> {
+    match words {
+        [0, 0] => Some(RECORDS_START),
+        [flushed, check] => (flushed ^ FLUSHED_MASK == check).then_some(flushed.max(RECORDS_START)),
+    }
 }
 
-/// The note that flushes failed from segment `first` on; see *Doubt*.
-pub(crate) fn encode_doubt(first: u64) -> [u8; 24] {
-    let mut note = [0; 24];
-    note[..8].copy_from_slice(b"doubtful");
-    note[8..16].copy_from_slice(&first.to_le_bytes());
-    let check = xxh3_64(&note[..16]);
-    note[16..].copy_from_slice(&check.to_le_bytes());
-    note
+/// Bytes of a note in the file `lock`.
+pub(crate) const NOTE_BYTES: usize = 24;
+
+/// What a note to the next process says of its number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Note {
+    /// Flushes failed from the segment of this number on; see `DESIGN.md`, *Doubt*.
+    Doubt,
+    /// The latest time seen, as a sequence.
+    Time,
 }
 
-/// The first doubtful segment, if `note` says that there is one.
-pub(crate) fn decode_doubt(note: &[u8; 24]) -> Option<u64> {
-    (note[..8] == *b"doubtful" && word_of(&note[16..]) == xxh3_64(&note[..16])).then(|| word_of(&note[8..16]))
+impl Note {
+    fn magic(self) -> &'static [u8; 8] {
+        match self {
+            Self::Doubt => b"doubtful",
+            Self::Time => b"timeseen",
+        }
+    }
+}
+
+/// A note: its magic, a number, and a check of both.
+pub(crate) fn encode_note(note: Note, number: u64) -> [u8; NOTE_BYTES] {
+    let mut bytes = [0; NOTE_BYTES];
+    bytes[..8].copy_from_slice(note.magic());
+    bytes[8..16].copy_from_slice(&number.to_le_bytes());
+    let check = xxh3_64(&bytes[..16]);
+    bytes[16..].copy_from_slice(&check.to_le_bytes());
+    bytes
+}
+
+/// The number of a note, if it is one of this kind.
+pub(crate) fn decode_note(note: Note, bytes: &[u8; NOTE_BYTES]) -> Option<u64> {
+    (bytes[..8] == *note.magic() && word_of(&bytes[16..]) == xxh3_64(&bytes[..16])).then(|| word_of(&bytes[8..16]))
 }
 
 fn sealed_block(magic: [u8; 8]) -> [u8; 64] {

@@ -15,7 +15,7 @@ use std::{
 use crossbeam_utils::CachePadded;
 
 use super::{
-    Flusher, Log, Roll, Table, Tail,
+    DOUBT_AT, Flusher, Log, Note, Roll, Table, Tail,
     format::{self, BadBlock, IDENTITY_BYTES, IDENTITY_COPY, Identity, Keys, RECORDS_START},
     medium::{Lock, Medium},
     scan::{Found, Item, Scan},
@@ -27,7 +27,7 @@ use crate::{
 };
 
 const STORE: &str = "store";
-const LOCK: &str = "lock";
+pub(super) const LOCK: &str = "lock";
 /// How long a second opener waits for the first to end: short-lived processes take turns.
 const LOCK_WAIT: Duration = Duration::from_millis(500);
 const LOCK_RETRY: Duration = Duration::from_millis(10);
@@ -89,15 +89,19 @@ impl Log {
                 medium.remove(leftover).map_err(Error::io("remove", path_of(&*medium, leftover), 0))?;
             }
         }
-        let doubt = match options.read_only {
-            true => None,
-            false => Some(medium.open(LOCK, true).map_err(Error::io("open", path_of(&*medium, LOCK), 0))?),
-        };
+        let notes = medium.open(LOCK, !options.read_only).map_err(Error::io("open", path_of(&*medium, LOCK), 0))?;
         let mut numbers: Vec<_> = names.iter().filter_map(|name| segment::number_of(name)).collect();
         numbers.sort_unstable();
         let found = open_segments(&*medium, &identity, &numbers, &options)?;
         let next_slot = found.last().map_or(0, |segment| segment.base + segment.slots());
-        let next_number = numbers.last().map_or(1, |number| number + 1);
+        let next_number = match numbers.last() {
+            None => 1,
+            Some(last) => last.checked_add(1).ok_or_else(|| Error::Corrupt {
+                file: path_of(&*medium, &segment::name_of(*last)),
+                offset: 0,
+                what: "no segment can have a higher number".to_owned(),
+            })?,
+        };
         let table = Table::new();
         found.iter().for_each(|segment| table.set(segment));
         Ok(Self {
@@ -109,7 +113,8 @@ impl Log {
             roll: Mutex::new(Roll { next_slot, next_number, spare: None }),
             flusher: Flusher::default(),
             quiescent: Arc::default(),
-            doubt,
+            unsettled: AtomicU64::new(u64::MAX),
+            notes,
             found,
             medium,
             _lock: lock,
@@ -187,20 +192,24 @@ impl Log {
         let mut last = None;
         for (segment, scanned) in self.found.iter().zip(scanned) {
             let end = self.repair(segment, scanned)?;
-            if end > segment.flushed {
+            if segment.lacks_header {
+                segment.restore_header(self.identity.id)?;
+            }
+            if end > segment.flushed || segment.lacks_header {
                 self.flusher.add(segment.clone());
             }
-            last = Some((segment, end));
+            last = Some((segment, end)).filter(|_| scanned.damaged.is_empty());
         }
-        if let Some((segment, end)) = last {
-            // Release: pairs with the Acquire in `is_quiescent`; nobody writes yet.
-            self.quiescent.store(Tail::new(segment.base, end).0, Ordering::Release);
-            let has_room = segment.header_damage.is_none() && end + RESUME_BYTES_MIN <= segment.capacity;
-            if has_room && segment.capacity <= self.options.segment_bytes.max(Address::SLOT_BYTES) {
-                let mut roll = self.lock_roll();
-                roll.spare = Some((segment.clone(), end));
-            }
-        }
+        let resumed = last.filter(|(segment, end)| {
+            let has_room = !segment.lacks_header && end + RESUME_BYTES_MIN <= segment.capacity;
+            has_room && segment.capacity <= self.options.segment_bytes.max(Address::SLOT_BYTES)
+        });
+        let mut roll = self.lock_roll();
+        let quiescent = resumed.map_or(Tail::new(roll.next_slot, 0), |(segment, end)| Tail::new(segment.base, end));
+        // Release: pairs with the Acquire in `is_quiescent`; nobody writes yet.
+        self.quiescent.store(quiescent.0, Ordering::Release);
+        roll.spare = resumed.map(|(segment, end)| (segment.clone(), end));
+        drop(roll);
         Ok(())
     }
 
@@ -220,20 +229,14 @@ impl Log {
 
     /// Writes again what a failed flush may have lost (see `DESIGN.md`, *Doubt*).
     fn settle_doubt(&self) -> Result<()> {
-        let Some(file) = &self.doubt else { return Ok(()) };
-        let io = |action| Error::io(action, path_of(&*self.medium, LOCK), 0);
-        let mut note = [0; 24];
-        if file.bytes().map_err(io("measure"))? < note.len() as u64 {
-            return Ok(());
-        }
-        file.read_at(0, &mut note).map_err(io("read"))?;
-        let Some(first) = format::decode_doubt(&note) else { return Ok(()) };
+        let Some(first) = self.read_note(Note::Doubt, DOUBT_AT)? else { return Ok(()) };
         for segment in self.found.iter().filter(|segment| segment.number >= first) {
             segment.rewrite()?;
             segment.flush()?;
         }
         self.medium.flush_directory().map_err(Error::io("flush", self.directory(), 0))?;
-        file.set_bytes(0).map_err(io("clear"))
+        let io = Error::io("clear", path_of(&*self.medium, LOCK), DOUBT_AT);
+        self.notes.write_at(DOUBT_AT, &[0; format::NOTE_BYTES]).map_err(io)
     }
 
     /// Calls `visit` with every record that is in the log now, in no order of sequences. The caller has made sure

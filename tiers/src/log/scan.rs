@@ -3,7 +3,7 @@
 //! Holds no file and changes nothing. Trusts only the keyed checksum; the bytes of a user's value can never
 //! be taken for a record. Invariant: every step moves on by at least 8 bytes, and items never overlap.
 
-use super::format::{self, HEADER_BYTES, Header, Keys, RECORDS_START, RecordKind};
+use super::format::{self, HEADER_BYTES, Header, Keys, Lengths, RECORDS_START, RecordKind};
 
 /// A record found in a segment.
 #[derive(Clone, Copy, Debug)]
@@ -27,7 +27,7 @@ pub struct Found<'a> {
 pub enum Item<'a> {
     /// A committed record whose checksum is right (voids are stepped over silently).
     Record(Found<'a>),
-    /// A committed record whose checksum is wrong; what it says of itself is plausible, not certain.
+    /// A committed record that does not check out; its key is probably right, the rest may not be.
     Damaged(Found<'a>),
     /// Bytes that are no record: a hole, a torn end, damage to a header.
     Gap {
@@ -43,26 +43,20 @@ pub struct Scan<'a> {
     keys: &'a Keys,
     bytes: &'a [u8],
     at: usize,
-    /// Behind the last record or gap.
+    /// Behind the last record, void or gap.
     end: usize,
-    /// Where the bytes that are no record began.
-    gap: Option<usize>,
-    /// Found behind a gap that is to be told first.
-    held: Option<Item<'a>>,
 }
 
-enum Place<'a> {
-    Record(Item<'a>, usize),
+/// What starts at a place, if it can be relied on.
+enum Whole<'a> {
+    Record(Found<'a>),
     Void(usize),
-    /// Reserved and not committed, of a known length.
-    Hole(usize),
-    Nothing,
 }
 
 impl<'a> Scan<'a> {
     /// Walks over `bytes`, the part of a segment that starts with its first record.
     pub fn new(keys: &'a Keys, bytes: &'a [u8]) -> Self {
-        Self { keys, bytes, at: 0, end: 0, gap: None, held: None }
+        Self { keys, bytes, at: 0, end: 0 }
     }
 
     /// Where the next record can go, from the segment's start: behind everything found so far.
@@ -70,55 +64,41 @@ impl<'a> Scan<'a> {
         RECORDS_START + self.end as u64
     }
 
-    fn place(&self, at: usize) -> Place<'a> {
-        self.try_place(at).unwrap_or(Place::Nothing)
+    /// The lengths that a record at `at` states, if they carry the mark and fit.
+    fn lengths(&self, at: usize) -> Option<(Lengths, usize)> {
+        let lengths = self.keys.lengths(format::word_at(self.bytes, at + 8)?)?;
+        let padded = usize::try_from(lengths.bytes()).ok()?.next_multiple_of(8);
+        (padded <= self.bytes.len() - at).then_some((lengths, padded))
     }
 
-    fn try_place(&self, at: usize) -> Option<Place<'a>> {
-        let rest = self.bytes.get(at..)?;
+    /// The record or void at `at`, if there is one and its checksum is right.
+    fn whole(&self, at: usize) -> Option<Whole<'a>> {
+        let (lengths, padded) = self.lengths(at)?;
+        let rest = &self.bytes[at..];
         let commit = format::word_at(rest, 0)?;
-        let lengths = self.keys.lengths(format::word_at(rest, 8)?)?;
-        let header = rest.get(16..32)?.first_chunk().and_then(Header::decode);
-        let bytes = usize::try_from(lengths.bytes()).ok()?;
-        let padded = bytes.next_multiple_of(8);
-        if padded > rest.len() {
+        let header = rest.get(16..32)?.first_chunk().and_then(Header::decode)?;
+        let covered = if header.kind == RecordKind::Void { HEADER_BYTES } else { lengths.bytes() };
+        let sum = self.keys.checksum((commit >> 32) as u32, rest.get(8..covered as usize)?);
+        if commit as u32 != sum {
             return None;
         }
-        let (stored, namespace) = (commit as u32, (commit >> 32) as u32);
-        if stored == 0 {
-            return Some(Place::Hole(padded));
+        match header.kind {
+            RecordKind::Void => Some(Whole::Void(padded)),
+            _ => Some(Whole::Record(self.found(at, lengths.key, lengths.bytes(), padded, header)?)),
         }
-        let header = header?;
-        if header.kind == RecordKind::Void {
-            let sum = self.keys.checksum(namespace, rest.get(8..HEADER_BYTES as usize)?);
-            return Some(if sum == stored { Place::Void(padded) } else { Place::Nothing });
-        }
-        let sum = self.keys.checksum(namespace, rest.get(8..bytes)?);
-        if stored == !sum {
-            return Some(Place::Hole(padded));
-        }
-        let value_at = HEADER_BYTES as usize + lengths.key as usize;
-        let found = Found {
+    }
+
+    fn found(&self, at: usize, key: u64, bytes: u64, padded: usize, header: Header) -> Option<Found<'a>> {
+        let rest = self.bytes.get(at..)?;
+        let value_at = (HEADER_BYTES + key) as usize;
+        Some(Found {
             offset: RECORDS_START + at as u64,
             bytes: padded as u64,
             header,
-            namespace,
+            namespace: (format::word_at(rest, 0)? >> 32) as u32,
             key: rest.get(HEADER_BYTES as usize..value_at)?,
-            value: rest.get(value_at..bytes)?,
-        };
-        match stored == sum {
-            true => Some(Place::Record(Item::Record(found), padded)),
-            // Damaged only if the walk can go on behind it: otherwise its own length is not to be believed.
-            false => self.continues(at + padded).then_some(Place::Record(Item::Damaged(found), padded)),
-        }
-    }
-
-    /// Whether a record, a hole or nothing at all starts at `at`.
-    fn continues(&self, at: usize) -> bool {
-        match (format::word_at(self.bytes, at), format::word_at(self.bytes, at + 8)) {
-            (Some(commit), Some(lengths)) => (commit, lengths) == (0, 0) || self.keys.lengths(lengths).is_some(),
-            _ => true,
-        }
+            value: rest.get(value_at..bytes as usize)?,
+        })
     }
 
     /// The first byte from `at` on that is not zero, down to a multiple of 8.
@@ -130,20 +110,40 @@ impl<'a> Scan<'a> {
         Some(at + (from + found) / 8 * 8)
     }
 
-    fn found(&mut self, item: Item<'a>, from: usize, bytes: usize) -> Item<'a> {
-        (self.at, self.end) = (from + bytes, from + bytes);
-        match self.take_gap(from) {
-            Some(gap) => {
-                self.held = Some(item);
-                gap
+    /// Where bytes that are no record end: at the next one inside what they claim to take, or there, or, if they claim
+    /// nothing that can be, behind the last byte that is not zero.
+    fn gap_end(&self, from: usize) -> usize {
+        let claimed = self.lengths(from).map(|(_, padded)| from + padded);
+        let limit = claimed.unwrap_or(self.bytes.len());
+        let (mut at, mut last) = (from, from);
+        while let Some(next) = self.skip_zeros(at + 8).filter(|next| *next < limit) {
+            if self.whole(next).is_some() {
+                return next;
             }
-            None => item,
+            (at, last) = (next, next);
         }
+        claimed.unwrap_or((last + 8).min(self.bytes.len()))
     }
 
-    fn take_gap(&mut self, to: usize) -> Option<Item<'a>> {
-        let from = self.gap.take()?;
-        Some(Item::Gap { offset: RECORDS_START + from as u64, bytes: (to - from) as u64 })
+    /// What the bytes of a gap still say of a key, if they were a committed record once: enough to answer for it.
+    fn damaged(&self, from: usize, to: usize) -> Option<Found<'a>> {
+        let commit = format::word_at(self.bytes, from)?;
+        let length = format::word_at(self.bytes, from + 8)?;
+        let bytes = (to - from) as u64;
+        let key = (length >> 32) & 0xffff;
+        if commit as u32 == 0 || HEADER_BYTES + key > bytes || self.is_provisional(from) {
+            return None;
+        }
+        let header = self.bytes.get(from + 16..from + 32)?.first_chunk().and_then(Header::decode);
+        let header = header.unwrap_or(Header { kind: RecordKind::Value, sequence: 0, deadline_ms: 0 });
+        (header.kind != RecordKind::Void).then(|| self.found(from, key, bytes, to - from, header))?
+    }
+
+    /// Whether a conditional write stands there that never won.
+    fn is_provisional(&self, at: usize) -> bool {
+        let body = self.lengths(at).and_then(|(lengths, _)| self.bytes.get(at + 8..at + lengths.bytes() as usize));
+        let commit = format::word_at(self.bytes, at).unwrap_or(0);
+        body.is_some_and(|body| commit as u32 == !self.keys.checksum((commit >> 32) as u32, body))
     }
 }
 
@@ -151,44 +151,21 @@ impl<'a> Iterator for Scan<'a> {
     type Item = Item<'a>;
 
     fn next(&mut self) -> Option<Item<'a>> {
-        if let Some(item) = self.held.take() {
-            return Some(item);
-        }
         loop {
-            match self.place(self.at) {
-                Place::Record(item, bytes) => return Some(self.found(item, self.at, bytes)),
-                Place::Void(bytes) => {
-                    let from = self.at;
-                    (self.at, self.end) = (from + bytes, from + bytes);
-                    if let Some(gap) = self.take_gap(from) {
-                        return Some(gap);
-                    }
+            let from = self.at;
+            let (item, to) = match self.whole(from) {
+                Some(Whole::Record(found)) => (Some(Item::Record(found)), from + found.bytes as usize),
+                Some(Whole::Void(bytes)) => (None, from + bytes),
+                None => {
+                    self.skip_zeros(from)?;
+                    let to = self.gap_end(from);
+                    let gap = Item::Gap { offset: RECORDS_START + from as u64, bytes: (to - from) as u64 };
+                    (Some(self.damaged(from, to).map_or(gap, Item::Damaged)), to)
                 }
-                Place::Hole(bytes) => {
-                    self.gap.get_or_insert(self.at);
-                    // Believed when the walk can go on there; otherwise bytes inside it may be a record.
-                    self.at += if self.continues(self.at + bytes) { bytes } else { 8 };
-                    self.end = self.at;
-                }
-                Place::Nothing => {
-                    let Some(next) = self.skip_zeros(self.at) else {
-                        // Zeros to the end: what is open ends where the last byte that counted stood.
-                        let end = self.end;
-                        self.at = self.bytes.len();
-                        return self.take_gap(end);
-                    };
-                    self.gap.get_or_insert(self.at);
-                    // A hole's first word is zero, so it starts one word before what was found.
-                    let hole = next.checked_sub(8).filter(|hole| *hole > self.at);
-                    match hole.map(|hole| (hole, self.place(hole))) {
-                        Some((hole, Place::Hole(_))) => self.at = hole,
-                        _ if next > self.at => self.at = next,
-                        _ => {
-                            self.at += 8;
-                            self.end = self.at.min(self.bytes.len());
-                        }
-                    }
-                }
+            };
+            (self.at, self.end) = (to, to);
+            if item.is_some() {
+                return item;
             }
         }
     }

@@ -128,6 +128,8 @@ pub(crate) struct Segment {
     pub(crate) found_bytes: u64,
     /// What is wrong with the header, if anything.
     pub(crate) header_damage: Option<String>,
+    /// Whether the header never reached the disk.
+    pub(crate) lacks_header: bool,
 }
 
 /// The name of segment `number`.
@@ -172,6 +174,7 @@ impl Segment {
             flushed: RECORDS_START,
             found_bytes: 0,
             header_damage: None,
+            lacks_header: false,
         };
         segment.make_ready(ready).map_err(undo)?;
         segment.write_at(0, &header.encode()).map_err(undo)?;
@@ -195,15 +198,21 @@ impl Segment {
         let mut head = [0; RECORDS_START as usize];
         let head_bytes = found_bytes.min(RECORDS_START) as usize;
         file.read_at(0, &mut head[..head_bytes]).map_err(io("read"))?;
-        let (capacity, header_damage) = match read_header(&head, store, number) {
+        let words = [64, 72].map(|at| format::word_at(&head, at).unwrap_or(0));
+        let flushed = format::decode_flushed(words);
+        let (capacity, mut header_damage) = match read_header(&head, store, number) {
             Ok(header) => (header.capacity.max(found_bytes), None),
             Err(BadHeader::Version(found)) => {
                 return Err(Error::Version { file: path, found, supported: format::VERSION });
             }
             Err(BadHeader::Damaged(what)) => (found_bytes, Some(what)),
         };
-        let words = [64, 72].map(|at| format::word_at(&head, at).unwrap_or(0));
-        let append = append && header_damage.is_none() && capacity <= 1 << 30;
+        if flushed.is_none() || head[80..].iter().any(|byte| *byte != 0) {
+            header_damage.get_or_insert("the words behind the header are not what was written there".to_owned());
+        }
+        // Before the first flush nothing was promised: a header that did not arrive is written again, not damage.
+        let lacks_header = flushed == Some(RECORDS_START) && header_damage.take().is_some();
+        let append = append && header_damage.is_none() && !lacks_header && capacity <= 1 << 30;
         if append && capacity > found_bytes {
             file.set_bytes(capacity).map_err(io("extend"))?;
         }
@@ -216,10 +225,12 @@ impl Segment {
             map,
             ready: AtomicU64::new(0),
             readying: Mutex::new(()),
-            named: AtomicBool::new(true),
-            flushed: format::decode_flushed(words),
+            // A segment that was never flushed may have a name that was not either.
+            named: AtomicBool::new(flushed.is_none_or(|flushed| flushed > RECORDS_START)),
+            flushed: flushed.unwrap_or(RECORDS_START),
             found_bytes,
             header_damage,
+            lacks_header,
             path,
         })
     }
@@ -254,6 +265,13 @@ impl Segment {
         Ok(())
     }
 
+    /// Writes the header that never arrived.
+    pub(crate) fn restore_header(&self, store: [u8; 16]) -> Result<()> {
+        let header = SegmentHeader { store, number: self.number, capacity: self.capacity };
+        self.write_at(0, &[0; RECORDS_START as usize])?;
+        self.write_at(0, &header.encode())
+    }
+
     /// Allocates, zeroes and maps what is missing up to `to`, rounded up to 2 MiB.
     ///
     /// # Errors
@@ -266,6 +284,7 @@ impl Segment {
         // Guards nothing but the order of the steps: two threads must not zero what one of them filled.
         let _one = self.readying.lock().unwrap_or_else(PoisonError::into_inner);
         let mut from = self.ready();
+        assert!(from > 0 || self.found_bytes == 0, "a segment found at open is resumed before it grows");
         while from < to {
             let next = (from + STEP_BYTES - from % STEP_BYTES).min(to);
             let zeros = &ZEROS[..(next - from) as usize];
@@ -423,6 +442,9 @@ impl Segment {
     pub(crate) fn quiet_bytes(&self, end: Option<u64>) -> Result<Cow<'_, [u8]>> {
         let bytes = end.unwrap_or(self.found_bytes);
         let bytes = bytes.min(self.file_bytes()?).saturating_sub(RECORDS_START);
+        if bytes == 0 {
+            return Ok(Cow::Borrowed(&[]));
+        }
         if let Some(map) = &self.map {
             let bytes = bytes.min(map.bytes().saturating_sub(RECORDS_START));
             return Ok(map.quiet(RECORDS_START, bytes).unwrap_or_default().into());
@@ -460,7 +482,7 @@ impl Segment {
 
     /// Whether the file held nothing but zeros when it was opened: a creation that a crash cut short.
     pub(crate) fn was_never_written(&self) -> Result<bool> {
-        if self.header_damage.is_none() {
+        if !self.lacks_header {
             return Ok(false);
         }
         let mut head = vec![0; self.found_bytes.min(RECORDS_START) as usize];

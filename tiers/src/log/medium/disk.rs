@@ -121,6 +121,10 @@ impl Medium for Disk {
             Err(error) if !exclusive => self.open_at(name, OFlags::RDONLY).map_err(|_| error)?,
             other => other?,
         };
+        if exclusive && file.metadata()?.permissions().mode() & 0o777 != 0o600 {
+            // The umask may have taken our own rights away when it was made.
+            file.set_permissions(fs::Permissions::from_mode(0o600))?;
+        }
         let locked = if exclusive { file.try_lock() } else { file.try_lock_shared() };
         match locked {
             Ok(()) => Ok(Some(Box::new(file))),

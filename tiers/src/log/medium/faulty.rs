@@ -400,8 +400,11 @@ impl File for FaultyFile {
         }
         let node = lock(&self.node);
         let end = offset + into.len() as u64;
-        if end > node.bytes {
+        if end > node.bytes && !into.is_empty() {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
+        }
+        if into.is_empty() {
+            return Ok(());
         }
         into.copy_from_slice(&node.content()[offset as usize..end as usize]);
         if let (Some(Fault::Flip), Some(byte)) = (fault, into.first_mut()) {
@@ -441,10 +444,12 @@ impl File for FaultyFile {
 
     fn flush(&self) -> io::Result<()> {
         let result = self.medium.simple();
+        let has_crashed = lock(&self.medium.world).plan.is_some_and(|plan| plan.fault == Fault::Crash);
         let mut node = lock(&self.node);
         let dirty = node.dirty();
         match &result {
             Ok(()) => node.persist(&dirty),
+            Err(_) if has_crashed => {}
             Err(_) => {
                 node.clean = node.content().to_vec();
                 node.written.clear();
