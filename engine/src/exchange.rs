@@ -57,17 +57,21 @@ impl Engine {
         let placed = self.log.append_provisional(record)?;
         let hash = self.log.keys().hash(record.key);
         let published = self.index.publish(hash, placed.location, guard, &InLog(&self.log), |there| {
+            if Some(there) == seen {
+                return Ok(Verdict::Replace);
+            }
             let found = self.log.read_unchecked(there)?;
-            Ok(match found.key() == record.key {
-                false => Verdict::Other,
-                true if Some(there) == seen => Verdict::Replace,
-                true => Verdict::Keep,
-            })
+            Ok(if found.key() == record.key { Verdict::Keep } else { Verdict::Other })
         });
         match published {
             Ok(published) if published != Published::Kept => {
-                self.log.commit(placed.location, record)?;
-                self.count_published(record, published)?;
+                if let Err(error) = self.log.commit(placed.location, record) {
+                    // Half of the word may have been written, and that half may count.
+                    let _ = self.log.revoke(placed.location, record);
+                    self.take_back(hash, placed.location, seen, guard)?;
+                    return Err(error);
+                }
+                self.count_published(record, published);
                 self.log.make_durable(self.options.durability.survives()).map(|()| true)
             }
             lost => {
@@ -75,5 +79,12 @@ impl Engine {
                 lost.map(|_| false)
             }
         }
+    }
+
+    /// Names again what was there before `placed`, which could not be committed and which the next process will not see.
+    fn take_back(&self, hash: u64, placed: Location, before: Option<Location>, guard: &Guard) -> Result<()> {
+        let before = before.unwrap_or(placed.as_removed());
+        let is_ours = |there| Ok(if there == placed { Verdict::Replace } else { Verdict::Other });
+        self.index.publish(hash, before, guard, &InLog(&self.log), is_ours).map(|_| ())
     }
 }

@@ -118,17 +118,41 @@ impl Engine {
     /// there, so the next read shall find it too.
     #[inline]
     fn write(&self, hash: u64, record: &NewRecord<'_>, survives: Survives, guard: &Guard) -> Result<Option<Location>> {
+        let known = self.known(hash, record.key, guard)?;
         let placed = self.log.append(record, survives)?;
         let durable = self.log.make_durable(survives);
-        let displaced = self.publish(hash, record, placed, guard);
+        let displaced = self.publish(hash, record, placed, known, guard);
         durable.and(displaced)
+    }
+
+    /// The location and the sequence of a key, where a read can fail: then it shall fail before anything is written,
+    /// not between writing and publishing.
+    #[inline]
+    fn known(&self, hash: u64, key: &[u8], guard: &Guard) -> Result<Option<(Location, u64)>> {
+        if !self.log.reads_by_calls() {
+            return Ok(None);
+        }
+        self.index.find(hash, guard, |at| {
+            let record = InLog(&self.log).read_to_replace(at)?.filter(|record| record.key() == key);
+            Ok(record.filter(|_| !at.is_unverified()).map(|record| (at, record.header().sequence)))
+        })
     }
 
     /// Names a placed record in its key's slot unless a newer one is there; returns what was displaced.
     #[inline]
-    fn publish(&self, hash: u64, record: &NewRecord<'_>, placed: Placed, guard: &Guard) -> Result<Option<Location>> {
+    fn publish(
+        &self,
+        hash: u64,
+        record: &NewRecord<'_>,
+        placed: Placed,
+        known: Option<(Location, u64)>,
+        guard: &Guard,
+    ) -> Result<Option<Location>> {
         let records = InLog(&self.log);
         let published = self.index.publish(hash, placed.location, guard, &records, |there| {
+            if let Some((_, sequence)) = known.filter(|(at, _)| *at == there) {
+                return Ok(if sequence > record.header.sequence { Verdict::Keep } else { Verdict::Replace });
+            }
             let Some(found) = records.read_to_replace(there)? else { return Ok(Verdict::Replace) };
             Ok(match found.key() == record.key {
                 false => Verdict::Other,
@@ -149,23 +173,23 @@ impl Engine {
         if placed.wants_ahead {
             self.upkeep.wake(&self.log);
         }
-        self.count_published(record, published)
+        Ok(self.count_published(record, published))
     }
 
     /// Counts what came and what went.
     #[inline]
-    pub(crate) fn count_published(&self, record: &NewRecord<'_>, published: Published) -> Result<Option<Location>> {
+    pub(crate) fn count_published(&self, record: &NewRecord<'_>, published: Published) -> Option<Location> {
         let bytes = record.bytes();
         let displaced = match published {
             Published::Kept => {
                 self.counters.add(Count::BytesWritten, bytes);
-                return Ok(None);
+                return None;
             }
             Published::New => None,
             Published::Replaced(old) => Some(old),
         };
         let old = displaced.filter(|old| old.kind() == Kind::Log);
-        let old_bytes = old.map_or(Ok(0), |old| InLog(&self.log).bytes_at(old))?;
+        let old_bytes = old.map_or(0, |old| InLog(&self.log).bytes_at(old));
         let is_value = record.header.kind == RecordKind::Value;
         self.counters.add_all([
             (if is_value { Count::Insertion } else { Count::Removal }, u64::from(is_value || old.is_some())),
@@ -175,7 +199,7 @@ impl Engine {
             (Count::LiveBytesAdded, if is_value { bytes } else { 0 }),
             (Count::LiveBytesTaken, old_bytes),
         ]);
-        Ok(displaced)
+        displaced
     }
 
     /// Removes `key`; `true` if it was there. Writes nothing for a key that is not.
@@ -217,14 +241,19 @@ impl Engine {
             .collect();
         let hashes: Vec<_> = pairs.iter().map(|(key, _)| self.log.keys().hash(key)).collect();
         let survives = attributes.durability.unwrap_or(self.options.durability).survives();
+        let known = hashes.iter().zip(pairs).map(|(hash, (key, _))| self.known(*hash, key, &guard));
+        let known = known.collect::<Result<Vec<_>>>()?;
         let (placed, appended) = self.log.append_many(&records, survives);
         let durable = self.log.make_durable(survives);
+        let mut published = Ok(());
+        // One that fails does not keep the others from being seen: they are in the log.
         for (index, placed) in placed.into_iter().enumerate() {
             if let Some(hash) = hashes.get(index + PREFETCHED) {
                 self.index.prefetch(*hash);
             }
-            self.publish(hashes[index], &records[index], placed, &guard)?;
+            let one = self.publish(hashes[index], &records[index], placed, known[index], &guard);
+            published = published.and(one.map(|_| ()));
         }
-        appended.and(durable)
+        appended.and(durable).and(published)
     }
 }

@@ -116,7 +116,7 @@ fn publish(log: &Log, index: &Index, counters: &Counters, found: &Found<'_>, at:
     }
     if let Some(old) = replaced.filter(|old| old.kind() == Kind::Log) {
         counters.add(Count::Taken, 1);
-        counters.add(Count::LiveBytesTaken, InLog(log).bytes_at(old)?);
+        counters.add(Count::LiveBytesTaken, InLog(log).bytes_at(old));
     }
     Ok(())
 }

@@ -244,7 +244,9 @@ mod epoch {
             is_pinned.recv().unwrap();
             for _ in 0..10 * RETIRED_MAX {
                 let done = done.clone();
-                Guard::pin().retire(move || drop(done.fetch_add(1, Ordering::Relaxed)));
+                Guard::pin().retire(move || {
+                    done.fetch_add(1, Ordering::Relaxed);
+                });
             }
             assert_eq!(done.load(Ordering::Relaxed), 0);
             release.send(()).unwrap();

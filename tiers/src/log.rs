@@ -159,6 +159,7 @@ pub struct Log {
     unsettled: AtomicU64,
     /// The file `lock`, for notes to the next process.
     notes: Box<dyn File>,
+    reads_by_calls: bool,
     /// Found at open, in the order of their numbers.
     found: Vec<SharedSegment>,
     /// Keeps everybody else out while the log lives.
@@ -223,7 +224,7 @@ impl Log {
     /// As for [`append`](Self::append).
     pub fn commit(&self, at: Location, record: &NewRecord<'_>) -> Result<()> {
         let (segment, offset) = self.find(at)?;
-        segment.commit(offset, record, &self.keys)
+        segment.commit(offset, record, &self.keys).inspect_err(|_| self.leave_unsettled(segment, offset))
     }
 
     /// Makes a record nothing: one that lost its slot, or could not be published.
@@ -232,7 +233,8 @@ impl Log {
     /// As for [`append`](Self::append).
     pub fn revoke(&self, at: Location, record: &NewRecord<'_>) -> Result<()> {
         let (segment, offset) = self.find(at)?;
-        segment.make_void(&self.keys, offset, record.bytes())
+        let voided = segment.make_void(&self.keys, offset, record.bytes());
+        voided.inspect_err(|_| self.leave_unsettled(segment, offset))
     }
 
     /// Appends records side by side, with one reservation for as many as a quarter of a segment takes, and returns them
@@ -279,9 +281,13 @@ impl Log {
     #[cold]
     fn give_up(&self, segment: &Segment, offset: u64, bytes: u64) {
         if segment.make_void(&self.keys, offset, bytes).is_err() {
-            // Recovery calls a hole damage only below `flushed`, so that may not be noted from here on.
-            self.unsettled.fetch_min(Tail::new(segment.base, offset).0, Ordering::Relaxed);
+            self.leave_unsettled(segment, offset);
         }
+    }
+
+    /// Remembers a hole that is no void: recovery calls it damage below `flushed`, so that may not be noted from here on.
+    fn leave_unsettled(&self, segment: &Segment, offset: u64) {
+        self.unsettled.fetch_min(Tail::new(segment.base, offset).0, Ordering::Relaxed);
     }
 
     /// How many of `records` one reservation takes, and their bytes. At most a quarter of a segment.
@@ -590,6 +596,12 @@ impl Log {
         }
         // No writer is active, so all of the log is quiescent, large records in segments behind the tail included.
         if durable { self.sync_up_to(Tail(u64::MAX)) } else { Ok(()) }
+    }
+
+    /// Whether reading back what was just written can fail: records are not mapped but read by calls.
+    #[inline]
+    pub fn reads_by_calls(&self) -> bool {
+        self.reads_by_calls
     }
 
     /// What the log takes on disk.

@@ -74,6 +74,12 @@ impl Location {
         self.address
     }
 
+    /// The same place as that of a removed key: for a slot whose new key is to be gone again.
+    #[must_use]
+    pub fn as_removed(self) -> Self {
+        Self { kind: Kind::Removed, ..self }
+    }
+
     /// Whether the record failed its checksum when it was found, so that reading it must say so.
     #[inline]
     pub fn is_unverified(self) -> bool {

@@ -96,7 +96,7 @@ impl Flusher {
             state.started += 1;
             let (number, segments) = (state.started, state.unflushed.clone());
             drop(state);
-            let result = flush_all(medium, &segments);
+            let result = segments.iter().try_for_each(|segment| segment.flush());
             state = self.state();
             state.running = false;
             state.completed = number;
@@ -109,19 +109,4 @@ impl Flusher {
             return result;
         }
     }
-}
-
-fn flush_all(medium: &dyn Medium, segments: &[SharedSegment]) -> Result<()> {
-    for segment in segments {
-        segment.flush()?;
-    }
-    let nameless: Vec<_> = segments.iter().filter(|segment| !segment.named.load(Ordering::Relaxed)).collect();
-    if !nameless.is_empty() {
-        medium.flush_directory().map_err(Error::io("flush", medium.directory(), 0))?;
-        for segment in nameless {
-            // Relaxed: only those who flush look at it, one at a time.
-            segment.named.store(true, Ordering::Relaxed);
-        }
-    }
-    Ok(())
 }

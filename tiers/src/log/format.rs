@@ -249,12 +249,10 @@ pub(crate) fn encode_flushed(flushed: u64) -> [u64; 2] {
     [flushed, flushed ^ FLUSHED_MASK]
 }
 
-/// How far a segment was flushed, or `None` when the words are damaged; both are zero before the first flush.
-pub(crate) fn decode_flushed(words: [u64; 2]) -> Option<u64> {
-    match words {
-        [0, 0] => Some(RECORDS_START),
-        [flushed, check] => (flushed ^ FLUSHED_MASK == check).then_some(flushed.max(RECORDS_START)),
-    }
+/// How far a segment was flushed; its records' start when the words disagree, as after a write that was cut short.
+pub(crate) fn decode_flushed(words: [u64; 2]) -> u64 {
+    let [flushed, check] = words;
+    if flushed ^ FLUSHED_MASK == check { flushed.max(RECORDS_START) } else { RECORDS_START }
 }
 
 /// Bytes of a note in the file `lock`.

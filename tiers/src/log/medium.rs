@@ -18,6 +18,9 @@ pub trait Medium: fmt::Debug + Send + Sync {
     /// The directory as its user named it, for messages.
     fn directory(&self) -> String;
 
+    /// Whether its files can be mapped.
+    fn is_mapped(&self) -> bool;
+
     /// The names of the files in the directory.
     ///
     /// # Errors

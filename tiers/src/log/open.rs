@@ -114,6 +114,7 @@ impl Log {
             flusher: Flusher::default(),
             quiescent: Arc::default(),
             unsettled: AtomicU64::new(u64::MAX),
+            reads_by_calls: !medium.is_mapped(),
             notes,
             found,
             medium,
@@ -148,9 +149,6 @@ impl Log {
         mut visit: impl FnMut(&Found<'_>, Location) -> Result<()>,
     ) -> Result<Scanned> {
         let (mut scanned, flushed) = (Scanned::default(), segment.flushed);
-        if let Some(what) = &segment.header_damage {
-            scanned.damaged.push((0, what.clone()));
-        }
         let mut scan = Scan::new(&self.keys, bytes);
         for item in scan.by_ref() {
             match item {
@@ -170,6 +168,11 @@ impl Log {
             }
         }
         scanned.end = scan.end();
+        // Without a record it is what a creation left that failed half-way: nothing was ever promised there.
+        let was_used = flushed > RECORDS_START || scanned.records > 0 || !scanned.damaged.is_empty();
+        if let Some(what) = segment.header_damage.as_ref().filter(|_| was_used) {
+            scanned.damaged.push((0, what.clone()));
+        }
         if flushed > segment.found_bytes && segment.found_bytes > 0 {
             let what = format!("the file was cut here, it was flushed up to {flushed}");
             scanned.damaged.push((segment.found_bytes, what));
@@ -192,17 +195,18 @@ impl Log {
         let mut last = None;
         for (segment, scanned) in self.found.iter().zip(scanned) {
             let end = self.repair(segment, scanned)?;
-            if segment.lacks_header {
-                segment.restore_header(self.identity.id)?;
-            }
-            if end > segment.flushed || segment.lacks_header {
+            if end > segment.flushed {
                 self.flusher.add(segment.clone());
             }
             last = Some((segment, end)).filter(|_| scanned.damaged.is_empty());
         }
         let resumed = last.filter(|(segment, end)| {
-            let has_room = !segment.lacks_header && end + RESUME_BYTES_MIN <= segment.capacity;
-            has_room && segment.capacity <= self.options.segment_bytes.max(Address::SLOT_BYTES)
+            // A segment that was left for the next one is flushed beyond its last record: what would be torn there
+            // later could not be told from damage.
+            let goes_on = segment.header_damage.is_none() && segment.flushed <= *end;
+            goes_on
+                && end + RESUME_BYTES_MIN <= segment.capacity
+                && segment.capacity <= self.options.segment_bytes.max(Address::SLOT_BYTES)
         });
         let mut roll = self.lock_roll();
         let quiescent = resumed.map_or(Tail::new(roll.next_slot, 0), |(segment, end)| Tail::new(segment.base, end));

@@ -9,7 +9,7 @@ use std::{
     io,
     sync::{
         Arc, LazyLock, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -120,16 +120,12 @@ pub(crate) struct Segment {
     /// Every byte below is allocated, and mapped writable if there is a map.
     ready: AtomicU64,
     readying: Mutex<()>,
-    /// Whether its name is durable in the directory.
-    pub(crate) named: AtomicBool,
     /// The header's words as read at open: all below was flushed once.
     pub(crate) flushed: u64,
     /// Bytes of the file when it was opened; 0 if it was made by this process.
     pub(crate) found_bytes: u64,
     /// What is wrong with the header, if anything.
     pub(crate) header_damage: Option<String>,
-    /// Whether the header never reached the disk.
-    pub(crate) lacks_header: bool,
 }
 
 /// The name of segment `number`.
@@ -149,9 +145,13 @@ impl Segment {
     pub(crate) fn create(medium: &dyn Medium, header: SegmentHeader, base: usize, ready: u64) -> Result<Self> {
         let name = name_of(header.number);
         let path = format!("{}/{name}", medium.directory());
+        // Header and name are durable before the first record: a segment without them has none.
         let made = || -> io::Result<_> {
             let file = medium.create(&name)?;
             file.allocate(header.capacity)?;
+            file.write_at(0, &header.encode())?;
+            file.flush()?;
+            medium.flush_directory()?;
             let map = file.map(header.capacity, true)?;
             Ok((file, map))
         };
@@ -170,14 +170,11 @@ impl Segment {
             map,
             ready: AtomicU64::new(0),
             readying: Mutex::new(()),
-            named: AtomicBool::new(false),
             flushed: RECORDS_START,
             found_bytes: 0,
             header_damage: None,
-            lacks_header: false,
         };
         segment.make_ready(ready).map_err(undo)?;
-        segment.write_at(0, &header.encode()).map_err(undo)?;
         Ok(segment)
     }
 
@@ -207,12 +204,10 @@ impl Segment {
             }
             Err(BadHeader::Damaged(what)) => (found_bytes, Some(what)),
         };
-        if flushed.is_none() || head[80..].iter().any(|byte| *byte != 0) {
-            header_damage.get_or_insert("the words behind the header are not what was written there".to_owned());
+        if head[80..].iter().any(|byte| *byte != 0) {
+            header_damage.get_or_insert("the words behind the header are not zero".to_owned());
         }
-        // Before the first flush nothing was promised: a header that did not arrive is written again, not damage.
-        let lacks_header = flushed == Some(RECORDS_START) && header_damage.take().is_some();
-        let append = append && header_damage.is_none() && !lacks_header && capacity <= 1 << 30;
+        let append = append && header_damage.is_none() && capacity <= 1 << 30;
         if append && capacity > found_bytes {
             file.set_bytes(capacity).map_err(io("extend"))?;
         }
@@ -225,12 +220,9 @@ impl Segment {
             map,
             ready: AtomicU64::new(0),
             readying: Mutex::new(()),
-            // A segment that was never flushed may have a name that was not either.
-            named: AtomicBool::new(flushed.is_none_or(|flushed| flushed > RECORDS_START)),
-            flushed: flushed.unwrap_or(RECORDS_START),
+            flushed,
             found_bytes,
             header_damage,
-            lacks_header,
             path,
         })
     }
@@ -265,13 +257,6 @@ impl Segment {
         Ok(())
     }
 
-    /// Writes the header that never arrived.
-    pub(crate) fn restore_header(&self, store: [u8; 16]) -> Result<()> {
-        let header = SegmentHeader { store, number: self.number, capacity: self.capacity };
-        self.write_at(0, &[0; RECORDS_START as usize])?;
-        self.write_at(0, &header.encode())
-    }
-
     /// Allocates, zeroes and maps what is missing up to `to`, rounded up to 2 MiB.
     ///
     /// # Errors
@@ -287,8 +272,10 @@ impl Segment {
         assert!(from > 0 || self.found_bytes == 0, "a segment found at open is resumed before it grows");
         while from < to {
             let next = (from + STEP_BYTES - from % STEP_BYTES).min(to);
-            let zeros = &ZEROS[..(next - from) as usize];
-            self.file.write_at(from, zeros).map_err(Error::io("extend", &self.path, from))?;
+            // A new segment's header is there already.
+            let behind_header = from.max(RECORDS_START);
+            let zeros = &ZEROS[..(next - behind_header) as usize];
+            self.file.write_at(behind_header, zeros).map_err(Error::io("extend", &self.path, from))?;
             if let Some(map) = &self.map {
                 map.populate(from, next).map_err(Error::io("populate", &self.path, from))?;
             }
@@ -482,7 +469,7 @@ impl Segment {
 
     /// Whether the file held nothing but zeros when it was opened: a creation that a crash cut short.
     pub(crate) fn was_never_written(&self) -> Result<bool> {
-        if !self.lacks_header {
+        if self.header_damage.is_none() {
             return Ok(false);
         }
         let mut head = vec![0; self.found_bytes.min(RECORDS_START) as usize];

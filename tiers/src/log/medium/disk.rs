@@ -80,6 +80,10 @@ impl Medium for Disk {
         self.path.display().to_string()
     }
 
+    fn is_mapped(&self) -> bool {
+        self.mapped
+    }
+
     fn names(&self) -> io::Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in rustix::fs::Dir::read_from(&self.handle)? {

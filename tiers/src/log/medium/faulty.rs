@@ -288,6 +288,10 @@ impl Medium for Faulty {
         "faulty".to_owned()
     }
 
+    fn is_mapped(&self) -> bool {
+        self.mapped
+    }
+
     fn names(&self) -> io::Result<Vec<String>> {
         self.simple()?;
         Ok(lock(&self.world).names.keys().cloned().collect())

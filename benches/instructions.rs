@@ -1,0 +1,75 @@
+//! How many instructions one operation takes: the number that no neighbour on the machine changes.
+//!
+//! Data: 100 000 keys of 16 bytes with values of 100 (so many that the index has split as it will). Skew: none. Threads:
+//! one. Durability: `Buffered`, in /dev/shm where there is one. Runs N operations of one kind (`get`, `read`, `miss`, `insert`,
+//! `overwrite`, `remove`) and says so; callgrind counts only inside `measured`, which does nothing else but draw
+//! keys:
+//!
+//! ```text
+//! cargo bench --bench instructions --no-run          # prints the path of the program
+//! valgrind --tool=callgrind --collect-atstart=no '--toggle-collect=*instructions::measured*' \
+//!     --callgrind-out-file=/tmp/callgrind.out target/release/deps/instructions-… get 20000
+//! callgrind_annotate /tmp/callgrind.out | head -40   # "Collected" / 20000 = instructions per operation
+//! ```
+//!
+//! Subtract what `none` takes, the drawing of keys. Without arguments, as in test mode, every kind runs 100 times.
+
+#[path = "support/workload.rs"]
+mod workload;
+
+use std::{env, hint::black_box, process::ExitCode};
+
+use thermocline::{Result, Store};
+use workload::{Lookups, dir, fill, key, value};
+
+const KEYS: u64 = 100_000;
+const KINDS: [&str; 7] = ["none", "get", "read", "miss", "insert", "overwrite", "remove"];
+
+fn main() -> ExitCode {
+    // Cargo says `--bench`, and its users say `--test` or a filter.
+    let arguments: Vec<_> = env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    let done = match &arguments[..] {
+        [] => KINDS.iter().try_for_each(|kind| run(kind, 100, 1_000)),
+        [kind, count] if KINDS.contains(&kind.as_str()) && count.parse::<u64>().is_ok() => {
+            run(kind, count.parse().unwrap_or(0), KEYS)
+        }
+        _ => {
+            eprintln!("usage: instructions [{} N]", KINDS.join("|"));
+            return ExitCode::from(2);
+        }
+    };
+    done.map_or_else(
+        |error| {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        },
+        |()| ExitCode::SUCCESS,
+    )
+}
+
+/// Fills a store, runs `count` operations of one kind and says what they found.
+fn run(kind: &str, count: u64, keys: u64) -> Result<()> {
+    let dir = dir();
+    let store = Store::open(dir.path())?;
+    fill(&store, keys)?;
+    let indexes = match kind {
+        "miss" | "insert" => keys..2 * keys,
+        _ => 0..keys,
+    };
+    let found = measured(&store, kind, count, &mut Lookups::new(indexes))?;
+    println!("{count} {kind} over {keys} keys, {found} of which found their key");
+    store.close()
+}
+
+/// All that callgrind looks at. New keys are drawn at random too: few are drawn twice.
+#[inline(never)]
+fn measured(store: &Store, kind: &str, count: u64, lookups: &mut Lookups) -> Result<u64> {
+    let mut draw = || black_box(key(lookups.draw()));
+    match kind {
+        "get" | "miss" => (0..count).map(|_| Ok(u64::from(black_box(store.get(draw())?).is_some()))).sum(),
+        "read" => (0..count).map(|_| Ok(u64::from(store.read(draw(), |value| value.len())?.is_some()))).sum(),
+        "insert" | "overwrite" => (0..count).map(|index| store.insert(draw(), value(index)).map(|()| 0)).sum(),
+        "remove" => (0..count).map(|_| store.remove(draw()).map(u64::from)).sum(),
+        _ => Ok((0..count).filter(|_| draw().is_empty()).count() as u64),
+    }
+}
