@@ -18,7 +18,7 @@ use thermocline_tiers::log::format::{SEQUENCE_COUNT_BITS, SEQUENCE_EPOCH_MS};
 /// Deadlines at or beyond the year 10000 are never.
 const NEVER_MS: u64 = 253_402_300_800_000;
 
-/// Sequences tell times up to the 22nd century; a clock beyond that only counts.
+/// Sequences tell times up to 2089; a clock beyond that only counts.
 const TIME_MS_MAX: u64 = 1 << 41;
 
 /// Where the wall time comes from.

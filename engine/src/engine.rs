@@ -168,7 +168,9 @@ impl Engine {
 
     /// The number of entries, expired ones that were not written again included. Never walks.
     pub fn len_estimate(&self) -> u64 {
-        self.counters.sum(Count::Added).wrapping_sub(self.counters.sum(Count::Taken))
+        // What went is summed first: a key that comes and goes meanwhile is not counted as going alone.
+        let taken = self.counters.sum(Count::Taken);
+        self.counters.sum(Count::Added).saturating_sub(taken)
     }
 
     /// Makes everything acknowledged before the call durable.
@@ -177,6 +179,7 @@ impl Engine {
     /// [`thermocline_tiers::Error::Io`] when a flush fails; [`thermocline_tiers::Error::Suspended`] ever after.
     pub fn sync(&self) -> Result<()> {
         Guard::pin().retire(self.log.quiescer());
+        Guard::reclaim();
         self.log.sync()
     }
 

@@ -84,7 +84,9 @@ impl Engine {
     /// Names again what was there before `placed`, which could not be committed and which the next process will not see.
     fn take_back(&self, hash: u64, placed: Location, before: Option<Location>, guard: &Guard) -> Result<()> {
         let before = before.unwrap_or(placed.as_removed());
-        let is_ours = |there| Ok(if there == placed { Verdict::Replace } else { Verdict::Other });
+        let is_ours = |there| Ok(if there == placed { Verdict::Replace } else { Verdict::Keep });
+        // Another key of the same tag would be taken for a newer write here, with probability 2^-15: then the new value
+        // is seen until the store is opened again.
         self.index.publish(hash, before, guard, &InLog(&self.log), is_ours).map(|_| ())
     }
 }

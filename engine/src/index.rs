@@ -437,7 +437,7 @@ impl Index {
         let parent_id = pages.count() as usize;
         let parent = parent_id * SHARDS + shard;
         let halves = [2 * parent_id, 2 * parent_id + 1].map(|id| id * SHARDS + shard);
-        if halves[1] >= self.nodes.len() {
+        if halves[1] >= self.nodes.len().min(self.gates.len()) {
             return;
         }
         while !self.close(parent) {

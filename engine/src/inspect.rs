@@ -2,7 +2,7 @@
 //!
 //! Holds the public structs of these answers. Never changes the store.
 
-use thermocline_tiers::{Guard, Result, log::medium::Medium};
+use thermocline_tiers::{Error, Guard, Result, log::medium::Medium};
 
 use crate::{counters::Count, engine::Engine, recover::Recovery};
 
@@ -110,6 +110,7 @@ impl Engine {
     /// All figures. Looks at file lengths, at no record.
     pub fn stats(&self) -> Stats {
         let sum = |count| self.counters.sum(count);
+        let live_bytes_taken = sum(Count::LiveBytesTaken);
         let extent = self.log.extent();
         let (absent, removed, expired) = (sum(Count::MissAbsent), sum(Count::MissRemoved), sum(Count::MissExpired));
         let mut problems: Vec<_> = self.log.failure().into_iter().chain(self.upkeep.problem()).collect();
@@ -124,7 +125,7 @@ impl Engine {
                 records: self.len_estimate(),
                 segments: extent.segments,
                 bytes: extent.bytes,
-                live_bytes: sum(Count::LiveBytesAdded).wrapping_sub(sum(Count::LiveBytesTaken)),
+                live_bytes: sum(Count::LiveBytesAdded).saturating_sub(live_bytes_taken),
                 bytes_written: sum(Count::BytesWritten),
                 mapped: extent.mapped,
             },
@@ -140,6 +141,7 @@ impl Engine {
     /// # Errors
     /// [`thermocline_tiers::Error::Io`] when a file cannot be read.
     pub fn verify(&self) -> Result<Verified> {
+        check_outside_read("verify")?;
         let end = self.log.end();
         Guard::wait_for_others();
         let mut verified = Verified::default();
@@ -157,6 +159,7 @@ impl Engine {
     /// # Errors
     /// [`thermocline_tiers::Error::Io`]; what was copied so far stays behind.
     pub fn backup(&self, target: &dyn Medium) -> Result<()> {
+        check_outside_read("backup")?;
         let sequence = self.clock.last();
         // Whoever drew a sequence up to this one has written its record after the first wait; whoever had
         // reserved a place before the log's end was asked for has filled it after the second.
@@ -165,4 +168,13 @@ impl Engine {
         Guard::wait_for_others();
         self.log.copy_to(target, end, sequence)
     }
+}
+
+/// What waits for all readers cannot be called by one.
+fn check_outside_read(call: &'static str) -> Result<()> {
+    if !Guard::is_pinned() {
+        return Ok(());
+    }
+    let found = "called from inside `read`".to_owned();
+    Err(Error::Option { option: call, found, expected: "a call outside of it".to_owned() })
 }

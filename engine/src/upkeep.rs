@@ -97,7 +97,7 @@ impl Shared {
             // All writers that are active now will have finished when this runs: old tombstones may go then.
             Guard::pin().retire(log.quiescer());
             match catch_unwind(AssertUnwindSafe(|| log.prepare())) {
-                Ok(Ok(())) => {}
+                Ok(Ok(())) => *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = None,
                 // The writer that needs the space meets the same error and reports it to its caller.
                 Ok(Err(error)) => self.note(error.to_string()),
                 Err(_) => return self.note("the thread that prepares the log panicked".to_owned()),

@@ -177,8 +177,6 @@ impl Sound {
             // The other block of the identity stands in, and heals this one.
             Harm::Flip(..) if name == "store" => {}
             Harm::Flip(..) => assert!(damaged.iter().any(|damage| damage.file.contains(name)), "verify says nothing"),
-            // A segment of no bytes is what a creation that a crash cut short leaves: it is removed in silence.
-            Harm::Cut(0) => {}
             Harm::Cut(_) => assert!(wounded.is_empty() || !damaged.is_empty(), "verify says nothing of a cut"),
         }
         for number in &wounded {

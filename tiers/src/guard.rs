@@ -172,6 +172,16 @@ mod epoch {
             }
         }
 
+        /// Whether this thread has a guard.
+        pub fn is_pinned() -> bool {
+            participant().depth.load(Ordering::Relaxed) > 0
+        }
+
+        /// Runs what was retired and nobody can see any more, without waiting for more of it.
+        pub fn reclaim() {
+            collect();
+        }
+
         /// Waits until every guard of other threads that lives now is gone. This thread must have none.
         pub fn wait_for_others() {
             let gone = Arc::new(AtomicBool::new(false));
@@ -298,6 +308,14 @@ mod nothing {
 
         /// Forgets `reclaim`.
         pub fn retire(&self, _reclaim: impl FnOnce() + Send + 'static) {}
+
+        /// No.
+        pub fn is_pinned() -> bool {
+            false
+        }
+
+        /// Does nothing.
+        pub fn reclaim() {}
 
         /// Returns at once.
         pub fn wait_for_others() {}

@@ -15,7 +15,7 @@ mod segment;
 
 use std::sync::{
     Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use crossbeam_utils::CachePadded;
@@ -160,6 +160,8 @@ pub struct Log {
     /// The file `lock`, for notes to the next process.
     notes: Box<dyn File>,
     reads_by_calls: bool,
+    /// Whether there is a segment to roll to; a hint for those who ask for one.
+    has_spare: AtomicBool,
     /// Found at open, in the order of their numbers.
     found: Vec<SharedSegment>,
     /// Keeps everybody else out while the log lives.
@@ -343,7 +345,8 @@ impl Log {
     #[inline]
     fn wants_ahead(&self, segment: &Segment, end: u64) -> bool {
         let ready = segment.ready();
-        end + AHEAD_BYTES / 2 > ready
+        let lacks_spare = end > segment.capacity / 2 && !self.has_spare.load(Ordering::Relaxed);
+        lacks_spare || end + AHEAD_BYTES / 2 > ready && ready < segment.capacity
     }
 
     /// Takes `bytes` of the log for the caller alone, ready to be written.
@@ -399,6 +402,8 @@ impl Log {
             roll.spare = Some((segment, offset));
             return Err(error);
         }
+        // Relaxed: whoever believes the old hint asks once too often, or one write too late.
+        self.has_spare.store(false, Ordering::Relaxed);
         // Release: pairs with the Acquire in `tail`.
         self.tail.store(Tail::new(segment.base, offset).0, Ordering::Release);
         Ok(())
@@ -439,6 +444,7 @@ impl Log {
             if roll.spare.is_none() {
                 let spare = self.create_segment(&mut roll, self.options.segment_bytes, AHEAD_BYTES)?;
                 roll.spare = Some((spare, RECORDS_START));
+                self.has_spare.store(true, Ordering::Relaxed);
             }
         }
         Ok(())
@@ -581,21 +587,23 @@ impl Log {
         }
         let tail = self.tail();
         let spare = self.lock_roll().spare.take();
+        let mut tidied = Ok(());
         if let Some((spare, RECORDS_START)) = &spare {
             self.flusher.remove(|listed| listed.number == spare.number);
-            self.medium.remove(&segment::name_of(spare.number)).map_err(Error::io("remove", spare.path(), 0))?;
+            let removed = self.medium.remove(&segment::name_of(spare.number));
+            tidied = removed.map_err(Error::io("remove", spare.path(), 0));
         }
         let active =
             self.table.get(tail.base()).filter(|_| tail.is_somewhere()).map(|segment| (segment, tail.offset()));
         let resumable = spare.as_ref().map(|(segment, end)| (segment, *end)).filter(|(_, end)| *end > RECORDS_START);
         for (segment, end) in active.into_iter().chain(resumable) {
             // A tail beyond the capacity leaves nothing to cut.
-            if end < segment.file_bytes()? {
-                segment.trim(end)?;
-            }
+            let trimmed = segment.file_bytes().and_then(|bytes| if end < bytes { segment.trim(end) } else { Ok(()) });
+            tidied = tidied.and(trimmed);
         }
         // No writer is active, so all of the log is quiescent, large records in segments behind the tail included.
-        if durable { self.sync_up_to(Tail(u64::MAX)) } else { Ok(()) }
+        let synced = if durable { self.sync_up_to(Tail(u64::MAX)) } else { Ok(()) };
+        tidied.and(synced)
     }
 
     /// Whether reading back what was just written can fail: records are not mapped but read by calls.

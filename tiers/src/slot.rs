@@ -241,8 +241,9 @@ impl Slot {
     /// Copies a word into a page that nobody can see yet.
     #[inline]
     pub fn copy_unpublished(&self, word: Word) {
-        // Relaxed: the page becomes visible by a Release store of its own.
-        self.0.store(word.0, Ordering::Relaxed);
+        // Release: a reader that still looks at what this memory was before, and loads this word (Acquire), then also
+        // sees that its page is gone.
+        self.0.store(word.0, Ordering::Release);
     }
 }
 

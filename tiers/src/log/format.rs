@@ -249,10 +249,11 @@ pub(crate) fn encode_flushed(flushed: u64) -> [u64; 2] {
     [flushed, flushed ^ FLUSHED_MASK]
 }
 
-/// How far a segment was flushed; its records' start when the words disagree, as after a write that was cut short.
-pub(crate) fn decode_flushed(words: [u64; 2]) -> u64 {
-    let [flushed, check] = words;
-    if flushed ^ FLUSHED_MASK == check { flushed.max(RECORDS_START) } else { RECORDS_START }
+/// How far a segment of `capacity` bytes was flushed, its records' start if it never was. Of two words that disagree,
+/// as after a write that was cut short, the lower one that can be counts.
+pub(crate) fn decode_flushed(words: [u64; 2], capacity: u64) -> u64 {
+    let can_be = |flushed: &u64| (RECORDS_START..=capacity).contains(flushed) && flushed.is_multiple_of(8);
+    [words[0], words[1] ^ FLUSHED_MASK].into_iter().filter(can_be).min().unwrap_or(RECORDS_START)
 }
 
 /// Bytes of a note in the file `lock`.

@@ -7,7 +7,7 @@ use std::{
     borrow::Cow,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -115,6 +115,7 @@ impl Log {
             quiescent: Arc::default(),
             unsettled: AtomicU64::new(u64::MAX),
             reads_by_calls: !medium.is_mapped(),
+            has_spare: AtomicBool::new(false),
             notes,
             found,
             medium,
@@ -168,9 +169,7 @@ impl Log {
             }
         }
         scanned.end = scan.end();
-        // Without a record it is what a creation left that failed half-way: nothing was ever promised there.
-        let was_used = flushed > RECORDS_START || scanned.records > 0 || !scanned.damaged.is_empty();
-        if let Some(what) = segment.header_damage.as_ref().filter(|_| was_used) {
+        if let Some(what) = &segment.header_damage {
             scanned.damaged.push((0, what.clone()));
         }
         if flushed > segment.found_bytes && segment.found_bytes > 0 {
@@ -220,6 +219,10 @@ impl Log {
     /// Voids what is torn, zeroes what is behind the last record, and returns where that ends.
     fn repair(&self, segment: &Segment, scanned: &Scanned) -> Result<u64> {
         let mut end = scanned.end;
+        if segment.header_damage.is_some() {
+            // Whether anything here is torn cannot be told.
+            return Ok(end);
+        }
         for (offset, bytes) in &scanned.torn {
             if offset + bytes == scanned.end {
                 segment.zero(*offset, *bytes)?;
@@ -256,20 +259,23 @@ impl Log {
         let mut all = Vec::new();
         for (segment, bytes) in self.quiet_segments(quiet)? {
             // While the store is open nothing is torn: a committed record that does not check out is damage.
-            let scanned = self.scan_bytes(segment, &bytes, u64::MAX, &mut visit)?;
+            // But who only reads has repaired nothing.
+            let damaged_below = if self.options.read_only { segment.flushed } else { u64::MAX };
+            let scanned = self.scan_bytes(segment, &bytes, damaged_below, &mut visit)?;
             all.push((segment.path().to_owned(), scanned));
         }
         Ok(all)
     }
 
     fn quiet_segments(&self, quiet: QuietEnd) -> Result<Vec<Quiet<'_>>> {
-        let spare = self.lock_roll().spare.as_ref().map(|(segment, offset)| (segment.number, *offset));
         let mut all = Vec::new();
         for segment in self.segments() {
-            let end = match spare {
+            let end = match quiet.spare {
                 Some((number, offset)) if number == segment.number => offset,
-                _ if segment.base == quiet.0.base() && quiet.0.is_somewhere() => quiet.0.offset().min(segment.capacity),
-                _ if segment.base > quiet.1 => continue,
+                _ if segment.base == quiet.tail.base() && quiet.tail.is_somewhere() => {
+                    quiet.tail.offset().min(segment.capacity)
+                }
+                _ if segment.base >= quiet.next_slot => continue,
                 _ => segment.file_bytes()?,
             };
             all.push((segment, segment.quiet_bytes(Some(end))?));
@@ -279,8 +285,9 @@ impl Log {
 
     /// Where the log ends now: up to here it is quiet once all writers that are active now have finished.
     pub fn end(&self) -> QuietEnd {
-        let next_slot = self.lock_roll().next_slot;
-        QuietEnd(self.tail(), next_slot.saturating_sub(1))
+        let roll = self.lock_roll();
+        let spare = roll.spare.as_ref().map(|(segment, offset)| (segment.number, *offset));
+        QuietEnd { tail: self.tail(), next_slot: roll.next_slot, spare }
     }
 
     /// Writes a store with the records up to `sequence` that are in the quiet part of the log to `target`, which is empty.
@@ -289,13 +296,16 @@ impl Log {
     /// # Errors
     /// [`Error::Io`]; what was written so far stays behind.
     pub fn copy_to(&self, target: &dyn Medium, quiet: QuietEnd, sequence: u64) -> Result<()> {
-        write_identity(target, &self.identity)?;
         for (segment, bytes) in self.quiet_segments(quiet)? {
             let mut late = Vec::new();
             let mut scan = Scan::new(&self.keys, &bytes);
             for item in scan.by_ref() {
                 match item {
                     Item::Record(found) if found.header.sequence > sequence => late.push((found.offset, found.bytes)),
+                    // What is torn in a store that is only read was never promised: it does not become damage.
+                    Item::Damaged(found) if self.options.read_only && found.offset >= segment.flushed => {
+                        late.push((found.offset, found.bytes));
+                    }
                     Item::Gap { offset, bytes } if bytes >= format::HEADER_BYTES => late.push((offset, bytes)),
                     _ => {}
                 }
@@ -303,7 +313,8 @@ impl Log {
             let used = (scan.end() - RECORDS_START).min(bytes.len() as u64) as usize;
             segment.copy_to(target, &self.keys, self.identity.id, &bytes[..used], &late)?;
         }
-        target.flush_directory().map_err(Error::io("flush", target.directory(), 0))
+        // Last: what was cut short is no store.
+        write_identity(target, &self.identity)
     }
 }
 
@@ -312,7 +323,12 @@ type Quiet<'a> = (&'a SharedSegment, Cow<'a, [u8]>);
 
 /// A moment of the log: see [`Log::end`].
 #[derive(Clone, Copy, Debug)]
-pub struct QuietEnd(Tail, usize);
+pub struct QuietEnd {
+    tail: Tail,
+    next_slot: usize,
+    /// The number of the segment that is ready and unused, and where its records go on.
+    spare: Option<(u64, u64)>,
+}
 
 fn location(segment: &Segment, found: &Found<'_>, unverified: bool) -> Location {
     let kind = if found.header.kind == format::RecordKind::Tombstone { Kind::Removed } else { Kind::Log };
@@ -422,13 +438,6 @@ fn open_segments(
         let segment = Segment::open(medium, identity.id, *number, base, writable, writable && is_last)?;
         if base + segment.slots() > Address::SLOTS {
             return Err(Error::Full { directory: medium.directory(), segments: base as u64 });
-        }
-        // A creation that a crash cut short: nothing was ever in it.
-        if segment.was_never_written()? {
-            if writable {
-                medium.remove(&segment::name_of(*number)).map_err(Error::io("remove", segment.path(), 0))?;
-            }
-            continue;
         }
         found.push(Arc::new(segment));
     }

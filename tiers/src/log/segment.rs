@@ -145,19 +145,24 @@ impl Segment {
     pub(crate) fn create(medium: &dyn Medium, header: SegmentHeader, base: usize, ready: u64) -> Result<Self> {
         let name = name_of(header.number);
         let path = format!("{}/{name}", medium.directory());
-        // Header and name are durable before the first record: a segment without them has none.
+        let unfinished = format!("{name}.new");
+        // Left behind by an attempt that failed.
+        let _ = medium.remove(&unfinished);
+        // It gets its name when its header is durable, and its first record when its name is: a segment without a
+        // header is damaged.
         let made = || -> io::Result<_> {
-            let file = medium.create(&name)?;
+            let file = medium.create(&unfinished)?;
             file.allocate(header.capacity)?;
             file.write_at(0, &header.encode())?;
             file.flush()?;
+            medium.rename(&unfinished, &name)?;
             medium.flush_directory()?;
             let map = file.map(header.capacity, true)?;
             Ok((file, map))
         };
         let undo = |error| {
-            // Best effort: what stays behind is empty and is removed at the next open.
-            let _ = medium.remove(&name);
+            // Best effort: what stays behind is empty, or is removed at the next open.
+            let _ = medium.remove(&unfinished).or_else(|_| medium.remove(&name));
             error
         };
         let (file, map) = made().map_err(Error::io("create", &path, 0)).map_err(undo)?;
@@ -196,14 +201,16 @@ impl Segment {
         let head_bytes = found_bytes.min(RECORDS_START) as usize;
         file.read_at(0, &mut head[..head_bytes]).map_err(io("read"))?;
         let words = [64, 72].map(|at| format::word_at(&head, at).unwrap_or(0));
-        let flushed = format::decode_flushed(words);
         let (capacity, mut header_damage) = match read_header(&head, store, number) {
             Ok(header) => (header.capacity.max(found_bytes), None),
             Err(BadHeader::Version(found)) => {
                 return Err(Error::Version { file: path, found, supported: format::VERSION });
             }
+            // Nothing of another store's is repaired, or called damaged.
+            Err(BadHeader::Foreign(what)) => return Err(Error::Corrupt { file: path, offset: 16, what }),
             Err(BadHeader::Damaged(what)) => (found_bytes, Some(what)),
         };
+        let flushed = format::decode_flushed(words, capacity);
         if head[80..].iter().any(|byte| *byte != 0) {
             header_damage.get_or_insert("the words behind the header are not zero".to_owned());
         }
@@ -466,16 +473,6 @@ impl Segment {
         copy.note_flushed(end)?;
         copy.flush()
     }
-
-    /// Whether the file held nothing but zeros when it was opened: a creation that a crash cut short.
-    pub(crate) fn was_never_written(&self) -> Result<bool> {
-        if self.header_damage.is_none() {
-            return Ok(false);
-        }
-        let mut head = vec![0; self.found_bytes.min(RECORDS_START) as usize];
-        self.file.read_at(0, &mut head).map_err(Error::io("read", &self.path, 0))?;
-        Ok(head.iter().all(|byte| *byte == 0) && self.quiet_bytes(None)?.iter().all(|byte| *byte == 0))
-    }
 }
 
 #[inline]
@@ -501,13 +498,17 @@ fn encode(keys: &Keys, record: &NewRecord<'_>, placing: Placing) -> Vec<u8> {
 
 enum BadHeader {
     Version(u32),
+    Foreign(String),
     Damaged(String),
 }
 
 fn read_header(head: &[u8; RECORDS_START as usize], store: [u8; 16], number: u64) -> Result<SegmentHeader, BadHeader> {
     let block = head.first_chunk().unwrap_or(&[0; SegmentHeader::BYTES]);
     match SegmentHeader::decode(block) {
-        Ok(header) if header.store != store => Err(BadHeader::Damaged("it belongs to another store".to_owned())),
+        Ok(header) if header.store != store => {
+            let [found, expected] = [header.store, store].map(u128::from_be_bytes);
+            Err(BadHeader::Foreign(format!("it belongs to store {found:032x}, this is {expected:032x}")))
+        }
         Ok(header) if header.number != number => {
             Err(BadHeader::Damaged(format!("it says that it is segment {:x}", header.number)))
         }

@@ -3,7 +3,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{FileExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -29,10 +29,8 @@ impl Disk {
     /// # Errors
     /// What the system says: not found, not a directory, not permitted.
     pub fn open(path: &Path) -> io::Result<Self> {
-        let handle = fs::File::open(path)?;
-        if !handle.metadata()?.is_dir() {
-            return Err(io::Error::from(io::ErrorKind::NotADirectory));
-        }
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let handle = fs::File::from(rustix::fs::open(path, flags, Mode::empty())?);
         #[cfg(target_os = "linux")]
         let mapped = !UNMAPPABLE.contains(&(rustix::fs::fstatfs(&handle)?.f_type as i64));
         #[cfg(not(target_os = "linux"))]
@@ -46,14 +44,12 @@ impl Disk {
     /// As for [`open`](Self::open).
     pub fn create(path: &Path) -> io::Result<Self> {
         if !path.is_dir() {
-            if let Some(parent) = path.parent() {
-                fs::create_dir_all(parent)?;
-            }
-            match fs::create_dir(path) {
-                Ok(()) => fs::set_permissions(path, fs::Permissions::from_mode(0o700))?,
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error),
-            }
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+            // The umask may have taken our own rights away.
+            fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
+            // Its name is durable before anything in it is.
+            let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+            fs::File::open(parent)?.sync_all()?;
         }
         Self::open(path)
     }
@@ -122,7 +118,7 @@ impl Medium for Disk {
     fn lock(&self, name: &str, exclusive: bool) -> io::Result<Option<Lock>> {
         let file = match self.open_at(name, OFlags::RDWR | OFlags::CREATE) {
             // A shared lock needs no right to write: a store on a read-only filesystem can be read.
-            Err(error) if !exclusive => self.open_at(name, OFlags::RDONLY).map_err(|_| error)?,
+            Err(error) if !exclusive => self.open_at(name, OFlags::RDONLY | OFlags::NONBLOCK).map_err(|_| error)?,
             other => other?,
         };
         if exclusive && file.metadata()?.permissions().mode() & 0o777 != 0o600 {
