@@ -557,7 +557,8 @@ impl Log {
         self.flush()?;
         let unsettled = Tail(self.unsettled.load(Ordering::Relaxed));
         let quiescent = quiescent.min(unsettled);
-        for segment in covered {
+        // Of a segment with a damaged header it is not known what was promised: nothing in it was repaired.
+        for segment in covered.iter().filter(|segment| segment.header_damage.is_none()) {
             let bytes = segment.file_bytes()?;
             match segment.base.cmp(&quiescent.base()) {
                 std::cmp::Ordering::Less => {
