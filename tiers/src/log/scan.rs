@@ -38,7 +38,7 @@ pub enum Item<'a> {
     },
 }
 
-/// A walk over `bytes`, which start at offset [`RECORDS_START`] of a segment.
+/// A walk over `bytes`, which start behind the header of a segment, at offset 128.
 pub struct Scan<'a> {
     keys: &'a Keys,
     bytes: &'a [u8],
