@@ -1,17 +1,12 @@
 //! Counts of what happened, striped per thread so that a hit writes nothing that another core reads.
 //!
-//! Holds numbers only. Invariant: a stripe has one writer, the thread that owns its index, so counting is a load
+//! Holds numbers only. Invariant: a stripe has one writer, the thread of its number, so counting is a load
 //! and a store; threads beyond the stripes share the last one and pay for an atomic add.
 
-use std::{
-    cell::Cell,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
+use thermocline_tiers::Guard;
 
 const STRIPES: usize = 64;
 
@@ -49,19 +44,19 @@ impl Default for Counters {
 impl Counters {
     /// Adds `amount` to a count. Wait-free.
     #[inline]
-    pub(crate) fn add(&self, count: Count, amount: u64) {
-        self.add_all([(count, amount)]);
+    pub(crate) fn add(&self, count: Count, amount: u64, guard: &Guard) {
+        self.add_all([(count, amount)], guard);
     }
 
     /// Adds to several counts at the price of finding the stripe once.
     #[inline]
-    pub(crate) fn add_all(&self, amounts: impl IntoIterator<Item = (Count, u64)>) {
-        let stripe = stripe();
-        let counters = &self.0[stripe];
+    pub(crate) fn add_all(&self, amounts: impl IntoIterator<Item = (Count, u64)>, guard: &Guard) {
+        let number = guard.thread_number();
+        let counters = &self.0[number.min(STRIPES)];
         for (count, amount) in amounts {
             let counter = &counters[count as usize];
             // Relaxed: a count orders nothing.
-            if stripe < STRIPES {
+            if number < STRIPES {
                 counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
             } else {
                 counter.fetch_add(amount, Ordering::Relaxed);
@@ -75,49 +70,6 @@ impl Counters {
     }
 }
 
-/// Which stripes threads have given back. A stripe that changes hands does so under this lock.
-static FREE: Mutex<Stripes> = Mutex::new(Stripes { next: 0, returned: Vec::new() });
-
-struct Stripes {
-    next: usize,
-    returned: Vec<usize>,
-}
-
-struct Owned(Cell<usize>);
-
-impl Drop for Owned {
-    fn drop(&mut self) {
-        let stripe = self.0.replace(STRIPES);
-        if stripe < STRIPES {
-            FREE.lock().unwrap_or_else(PoisonError::into_inner).returned.push(stripe);
-        }
-    }
-}
-
-const UNSET: usize = usize::MAX;
-
-thread_local! {
-    static OWNED: Owned = const { Owned(Cell::new(UNSET)) };
-}
-
-#[inline]
-fn stripe() -> usize {
-    // A thread that is already shutting down counts with those that have no stripe.
-    OWNED.try_with(|owned| if owned.0.get() == UNSET { claim(owned) } else { owned.0.get() }).unwrap_or(STRIPES)
-}
-
-#[cold]
-fn claim(owned: &Owned) -> usize {
-    let mut free = FREE.lock().unwrap_or_else(PoisonError::into_inner);
-    let stripe = free.returned.pop().unwrap_or_else(|| {
-        let next = free.next.min(STRIPES);
-        free.next = next + 1;
-        next
-    });
-    owned.0.set(stripe);
-    stripe
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -128,7 +80,7 @@ mod tests {
         for _ in 0..4 {
             std::thread::scope(|scope| {
                 for _ in 0..STRIPES / 2 + 10 {
-                    scope.spawn(|| (0..50).for_each(|_| counters.add(Count::HitLog, 1)));
+                    scope.spawn(|| (0..50).for_each(|_| counters.add(Count::HitLog, 1, &Guard::pin())));
                 }
             });
         }

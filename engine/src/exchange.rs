@@ -30,15 +30,16 @@ impl Engine {
         let deadline_ms = self.deadline_of(new)?;
         loop {
             let guard = Guard::pin();
-            let found = self.find(self.log.keys().hash(key), key, &guard)?;
-            let living = found.as_ref().filter(|(at, record)| self.is_living(*at, record));
-            let sequence = living.map(|(_, record)| record.header().sequence);
+            let found = self.find(self.log.keys().hash(key), key, &guard, |at, record| {
+                (at, self.is_living(at, &record).then(|| record.header().sequence))
+            })?;
+            let sequence = found.and_then(|(_, sequence)| sequence);
             if sequence != expected {
                 return Ok(Err(sequence));
             }
             let kind = if new.is_some() { RecordKind::Value } else { RecordKind::Tombstone };
             let header = Header { kind, sequence: self.clock.draw(1), deadline_ms };
-            if new.is_none() && living.is_none() {
+            if new.is_none() && sequence.is_none() {
                 return Ok(Ok(header.sequence));
             }
             let record = NewRecord { header, namespace: 0, key, value: new.unwrap_or_default() };
@@ -60,8 +61,8 @@ impl Engine {
             if Some(there) == seen {
                 return Ok(Verdict::Replace);
             }
-            let found = self.log.read_unchecked(there)?;
-            Ok(if found.key() == record.key { Verdict::Keep } else { Verdict::Other })
+            self.log
+                .read_unchecked(there, |found| if found.key() == record.key { Verdict::Keep } else { Verdict::Other })
         });
         match published {
             Ok(published) if published != Published::Kept => {
@@ -71,7 +72,7 @@ impl Engine {
                     self.take_back(hash, placed.location, seen, guard)?;
                     return Err(error);
                 }
-                self.count_published(record, published);
+                self.count_published(record, published, guard);
                 self.log.make_durable(self.options.durability.survives()).map(|()| true)
             }
             lost => {

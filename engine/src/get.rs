@@ -81,15 +81,15 @@ impl Engine {
     #[inline]
     fn look<R>(&self, key: &[u8], counted: bool, take: impl FnOnce(&Record<'_>) -> R) -> Result<Option<R>> {
         let guard = Guard::pin();
-        let found = self.find(self.log.keys().hash(key), key, &guard)?;
-        let (count, result) = match &found {
-            Some((at, record)) if self.is_living(*at, record) => (Count::HitLog, Some(take(record))),
-            Some((at, _)) if at.kind() == Kind::Removed => (Count::MissRemoved, None),
-            Some(_) => (Count::MissExpired, None),
-            None => (Count::MissAbsent, None),
-        };
+        let found =
+            self.find(self.log.keys().hash(key), key, &guard, |at, record| match self.is_living(at, &record) {
+                true => (Count::HitLog, Some(take(&record))),
+                false if at.kind() == Kind::Removed => (Count::MissRemoved, None),
+                false => (Count::MissExpired, None),
+            })?;
+        let (count, result) = found.unwrap_or((Count::MissAbsent, None));
         if counted {
-            self.counters.add(count, 1);
+            self.counters.add(count, 1, &guard);
         }
         Ok(result)
     }

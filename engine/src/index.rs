@@ -10,11 +10,14 @@ mod pool;
 mod tests;
 
 use crossbeam_utils::CachePadded;
-use thermocline_tiers::{Error, Guard, Kind, Location, Result, Slot, Tag, Word, slot::Reserved};
+use thermocline_tiers::{
+    Error, Guard, Kind, Location, Result, Slot, Tag, Word,
+    slot::{Bucket, Reserved},
+};
 
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, yield_now};
 use page::{Building, home, is_full};
-use pool::{BUCKET_SLOTS, PAGE_BUCKETS_MAX, Pool, Run};
+use pool::{PAGE_BUCKETS_MAX, Pool, Run};
 
 const SHARDS: usize = if cfg!(loom) { 1 } else { 16 };
 /// Hash bits that choose a shard.
@@ -99,25 +102,54 @@ struct Place {
     tag: Tag,
 }
 
-enum Target {
-    Over(usize, Word),
-    Vacant(usize),
+/// A search for a key, between two buckets.
+#[derive(Clone, Copy)]
+struct Search<'a> {
+    hash: u64,
+    place: Place,
+    /// The bucket, and how many were looked into before.
+    at: usize,
+    passed: usize,
+    bucket: &'a Bucket,
+    /// Slots in it whose tag may agree and that were not looked at.
+    left: u32,
+}
+
+impl Search<'_> {
+    #[inline]
+    fn next_candidate(&mut self) -> Option<Location> {
+        while self.left != 0 {
+            let word = self.bucket.word(self.left);
+            self.left &= self.left - 1;
+            if word.tag().matches(self.place.tag) && !word.is_vacant() {
+                return word.location();
+            }
+        }
+        None
+    }
+}
+
+enum Target<'a> {
+    Over(&'a Slot, Word),
+    Vacant(&'a Slot),
     Full,
 }
 
-/// How many pages a shard has, 2^level + split, packed as level (8 bits) and split.
+/// How many pages a shard has: 2^level + split. Packed as the lowest hash bits that are not split yet, `split` in the
+/// highest `level` bits, and the level in the lowest six.
 #[derive(Clone, Copy)]
 struct Pages(u64);
 
 impl Pages {
-    #[inline]
-    fn level(self) -> u32 {
-        (self.0 >> 56) as u32
-    }
+    const LEVEL: u64 = 63;
 
     #[inline]
+    fn level(self) -> u32 {
+        (self.0 & Self::LEVEL) as u32
+    }
+
     fn split(self) -> u64 {
-        self.0 & ((1 << 56) - 1)
+        self.0 >> 1 >> (63 - self.level())
     }
 
     fn count(self) -> u64 {
@@ -125,8 +157,15 @@ impl Pages {
     }
 
     fn one_more(self) -> Self {
-        let is_doubled = self.split() + 1 == 1 << self.level();
-        Self(if is_doubled { u64::from(self.level() + 1) << 56 } else { self.0 + 1 })
+        let (level, split) = (self.level(), self.split() + 1);
+        let (level, split) = if split >> level == 1 { (level + 1, 0) } else { (level, split) };
+        Self(split << 1 << (63 - level) | u64::from(level))
+    }
+
+    /// The level of the page that the hash bits `rest` belong to: one more below what was split already.
+    #[inline]
+    fn level_of(self, rest: u64) -> u32 {
+        self.level() + u32::from(rest < self.0 & !Self::LEVEL)
     }
 }
 
@@ -164,23 +203,15 @@ impl Index {
         Ok(Self { shards: std::array::from_fn(shard), nodes, gates, pool })
     }
 
-    /// The node and the level of the page that the hash bits `rest` belong to in a shard of so many pages.
-    #[inline]
-    fn node_of(shard: usize, rest: u64, pages: Pages) -> (usize, u32) {
-        let level = pages.level();
-        // Pages below `split` have been split already: those use one bit more.
-        let level = level + u32::from(rest >> (63 - level) < 2 * pages.split());
-        let id = (1_u64 << level) + (rest >> 1 >> (63 - level));
-        (id as usize * SHARDS + shard, level)
-    }
-
     /// The page that the hash bits `rest` belong to now: node, level, run.
     #[inline]
     fn page(&self, shard: usize, rest: u64) -> (usize, u32, Run) {
         loop {
             // Acquire: pairs with the Release in `split_next`; the halves are in their nodes.
-            let pages = Pages(self.shards[shard].pages.load(Ordering::Acquire));
-            let (node, level) = Self::node_of(shard, rest, pages);
+            let level = Pages(self.shards[shard].pages.load(Ordering::Acquire)).level_of(rest);
+            // 2^level and the highest bits.
+            let id = (rest >> 1 | 1 << 63) >> (63 - level);
+            let node = id as usize * SHARDS + shard;
             // Acquire: pairs with the Release that published the page; its slots are written.
             if let Some(run) = Run::unpack(self.nodes[node].load(Ordering::Acquire)) {
                 return (node, level, run);
@@ -213,22 +244,55 @@ impl Index {
         _guard: &Guard,
         mut is: impl FnMut(Location) -> Result<Option<R>>,
     ) -> Result<Option<R>> {
+        let mut search = self.search(hash);
         loop {
-            let place = self.place(hash);
-            if let Some(found) = Self::find_in(self.pool.buckets(place.run), place.tag, &mut is)? {
-                return Ok(Some(found));
+            while let Some(at) = search.next_candidate() {
+                if let Some(found) = is(at)? {
+                    return Ok(Some(found));
+                }
             }
-            if self.is_current(place.node, place.run) {
-                return Ok(None);
+            match self.search_on(search) {
+                Some(next) => search = next,
+                None => return Ok(None),
             }
         }
+    }
+
+    #[inline(always)]
+    fn search(&self, hash: u64) -> Search<'_> {
+        let place = self.place(hash);
+        let at = home(place.tag, place.run.buckets);
+        let bucket = self.pool.bucket(place.run, at);
+        Search { hash, place, at, passed: 0, bucket, left: bucket.candidates(place.tag) }
+    }
+
+    /// The next bucket to look into; `None` if the key is in none of them.
+    #[inline]
+    fn search_on<'a>(&'a self, search: Search<'a>) -> Option<Search<'a>> {
+        if search.bucket.is_open() && self.is_current(search.place.node, search.place.run) {
+            return None;
+        }
+        self.search_elsewhere(search)
+    }
+
+    /// Apart from the common case, which is so short that a processor can look ahead to the next call.
+    #[inline(never)]
+    fn search_elsewhere<'a>(&'a self, search: Search<'a>) -> Option<Search<'a>> {
+        let Search { hash, place, at, passed, bucket, .. } = search;
+        let buckets = place.run.buckets as usize;
+        if bucket.is_open() || passed + 1 == buckets {
+            return (!self.is_current(place.node, place.run)).then(|| self.search(hash));
+        }
+        let at = if at + 1 == buckets { 0 } else { at + 1 };
+        let bucket = self.pool.bucket(place.run, at);
+        Some(Search { at, passed: passed + 1, bucket, left: bucket.candidates(place.tag), ..search })
     }
 
     /// Asks for the cache line where the search for a hash starts.
     #[inline]
     pub(crate) fn prefetch(&self, hash: u64) {
         let place = self.place(hash);
-        self.pool.slots(place.run)[home(place.tag, place.run.buckets) as usize * BUCKET_SLOTS].prefetch();
+        self.pool.bucket(place.run, home(place.tag, place.run.buckets)).prefetch();
     }
 
     /// Whether a page has been its node's since it was looked up; to be asked after its slots were loaded.
@@ -236,35 +300,6 @@ impl Index {
     fn is_current(&self, node: usize, run: Run) -> bool {
         // The loads of the slots are Acquire and stay before this one. Acquire here for whoever writes next.
         self.nodes[node].load(Ordering::Acquire) == run.pack()
-    }
-
-    #[inline]
-    fn find_in<R>(
-        buckets: &[[Slot; BUCKET_SLOTS]],
-        tag: Tag,
-        is: &mut impl FnMut(Location) -> Result<Option<R>>,
-    ) -> Result<Option<R>> {
-        let mut at_bucket = home(tag, buckets.len() as u32) as usize;
-        for _ in 0..buckets.len() {
-            let Some(bucket) = buckets.get(at_bucket) else { break };
-            let mut left = candidates(bucket, tag);
-            while left != 0 {
-                let word = bucket[left.trailing_zeros() as usize % BUCKET_SLOTS].load();
-                if word.tag().matches(tag)
-                    && let Some(at) = word.location()
-                    && let Some(found) = is(at)?
-                {
-                    return Ok(Some(found));
-                }
-                left &= left - 1;
-            }
-            // Slots are taken in order: a vacant last one says that nothing overflowed.
-            if bucket[BUCKET_SLOTS - 1].load().is_vacant() {
-                break;
-            }
-            at_bucket = if at_bucket + 1 == buckets.len() { 0 } else { at_bucket + 1 };
-        }
-        Ok(None)
     }
 
     /// Publishes `at` for the key of `hash`, if `decide` does not keep what the key has.
@@ -284,8 +319,7 @@ impl Index {
     ) -> Result<Published> {
         loop {
             let place = self.place(hash);
-            let slots = self.pool.slots(place.run);
-            let Some(target) = Self::target(slots, place.tag, &mut decide)? else {
+            let Some(target) = Self::target(self.pool.buckets(place.run), place.tag, &mut decide)? else {
                 return Ok(Published::Kept);
             };
             if !self.enter(&place) {
@@ -301,7 +335,7 @@ impl Index {
                     continue;
                 }
             };
-            let published = slots[slot].publish(seen, place.tag, at);
+            let published = slot.publish(seen, place.tag, at);
             let is_new = published.is_ok() && seen.is_vacant();
             let gate = self.leave(&place, u32::from(is_new));
             if is_new && is_full(Gate::taken(gate), place.run.buckets) {
@@ -314,27 +348,35 @@ impl Index {
     }
 
     /// The slot that a key has or should get; `None` if `decide` keeps what is there.
-    fn target(
-        slots: &[Slot],
+    fn target<'a>(
+        buckets: &'a [Bucket],
         tag: Tag,
         decide: &mut impl FnMut(Location) -> Result<Verdict>,
-    ) -> Result<Option<Target>> {
-        let buckets = slots.len() / BUCKET_SLOTS;
-        let mut bucket = home(tag, buckets as u32) as usize;
-        for _ in 0..buckets {
-            let first = bucket * BUCKET_SLOTS;
-            for (slot, seen) in (first..).zip(slots[first..first + BUCKET_SLOTS].iter().map(Slot::load)) {
-                match seen.location() {
-                    None => return Ok(Some(Target::Vacant(slot))),
-                    Some(at) if seen.tag().matches(tag) => match decide(at)? {
+    ) -> Result<Option<Target<'a>>> {
+        let mut next = home(tag, buckets.len() as u32);
+        for _ in 0..buckets.len() {
+            let bucket = &buckets[next];
+            // In this order: whatever comes before the first vacant slot was taken when the tags are compared.
+            let vacant = bucket.first_vacant();
+            let mut left = bucket.candidates(tag);
+            while left != 0 {
+                let slot = &bucket[left.trailing_zeros() as usize % Bucket::SLOTS];
+                let seen = slot.load();
+                if seen.tag().matches(tag)
+                    && let Some(at) = seen.location()
+                {
+                    match decide(at)? {
                         Verdict::Other => {}
                         Verdict::Replace => return Ok(Some(Target::Over(slot, seen))),
                         Verdict::Keep => return Ok(None),
-                    },
-                    Some(_) => {}
+                    }
                 }
+                left &= left - 1;
             }
-            bucket = (bucket + 1) % buckets;
+            if let Some(slot) = vacant {
+                return Ok(Some(Target::Vacant(slot)));
+            }
+            next = if next + 1 == buckets.len() { 0 } else { next + 1 };
         }
         Ok(Some(Target::Full))
     }
@@ -403,7 +445,7 @@ impl Index {
             return Ok(());
         }
         let count = self.living(run, records).count();
-        let fits = count < PAGE_BUCKETS_MAX as usize * BUCKET_SLOTS;
+        let fits = count < PAGE_BUCKETS_MAX as usize * Bucket::SLOTS;
         let Some(mut copy) = fits.then(|| Building::new(&self.pool, count as u32)).flatten() else {
             self.reopen(place.node, taken);
             // A page that is merely full enough to be copied still takes the key.
@@ -423,9 +465,11 @@ impl Index {
 
     /// The words of a closed page, without keys that can be forgotten.
     fn living<'a>(&'a self, run: Run, records: &'a impl Records) -> impl Iterator<Item = Word> + 'a {
-        self.pool.slots(run).iter().map(Slot::load).filter(|word| match word.location() {
-            Some(at) => at.kind() != Kind::Removed || !records.is_forgettable(at),
-            None => false,
+        self.pool.buckets(run).iter().flat_map(|bucket| bucket.iter()).map(Slot::load).filter(|word| {
+            match word.location() {
+                Some(at) => at.kind() != Kind::Removed || !records.is_forgettable(at),
+                None => false,
+            }
         })
     }
 
@@ -498,7 +542,13 @@ impl Index {
         }
         let level = loop {
             let (node, level, run) = self.page(shard, rest);
-            into.extend(self.pool.slots(run).iter().filter_map(|slot| slot.load().location()));
+            into.extend(
+                self.pool
+                    .buckets(run)
+                    .iter()
+                    .flat_map(|bucket| bucket.iter())
+                    .filter_map(|slot| slot.load().location()),
+            );
             if self.is_current(node, run) {
                 break level;
             }
@@ -524,13 +574,13 @@ impl Index {
                 let gate = self.gates[node].load(Ordering::Relaxed);
                 assert_eq!((gate & Gate::CLOSED, gate & Gate::WRITERS), (0, 0));
                 let mut taken = 0;
-                let full = |bucket: usize| !self.pool.buckets(run)[bucket][BUCKET_SLOTS - 1].load().is_vacant();
+                let full = |bucket: usize| !self.pool.buckets(run)[bucket][Bucket::SLOTS - 1].load().is_vacant();
                 for (at, bucket) in self.pool.buckets(run).iter().enumerate() {
                     let words: Vec<Word> = bucket.iter().map(Slot::load).collect();
-                    let first_vacant = words.iter().position(|word| word.is_vacant()).unwrap_or(BUCKET_SLOTS);
+                    let first_vacant = words.iter().position(|word| word.is_vacant()).unwrap_or(Bucket::SLOTS);
                     assert!(words[first_vacant..].iter().all(|word| word.is_vacant()), "taken slots come first");
                     for word in &words[..first_vacant] {
-                        let mut on_the_way = home(word.tag(), run.buckets) as usize;
+                        let mut on_the_way = home(word.tag(), run.buckets);
                         while on_the_way != at {
                             assert!(full(on_the_way), "a key overflows full buckets only");
                             on_the_way = (on_the_way + 1) % run.buckets as usize;
@@ -542,17 +592,6 @@ impl Index {
             }
         }
     }
-}
-
-/// Slots whose tag may agree, as bits: those with the ten bits that every tag knows. No branch depends on a slot, so
-/// that a miss in the cache does not become a mispredicted branch as well.
-#[inline]
-fn candidates(bucket: &[Slot; BUCKET_SLOTS], tag: Tag) -> u32 {
-    let mut candidates = 0;
-    for (index, slot) in bucket.iter().enumerate() {
-        candidates |= u32::from(slot.load().tag().bucket_bits() == tag.bucket_bits()) << index;
-    }
-    candidates
 }
 
 /// A place in a walk over the index.

@@ -133,8 +133,10 @@ impl Engine {
             return Ok(None);
         }
         self.index.find(hash, guard, |at| {
-            let record = InLog(&self.log).read_to_replace(at)?.filter(|record| record.key() == key);
-            Ok(record.filter(|_| !at.is_unverified()).map(|record| (at, record.header().sequence)))
+            InLog(&self.log).read_to_replace(at, |record| {
+                let record = record.filter(|record| record.key() == key && !at.is_unverified())?;
+                Some((at, record.header().sequence))
+            })
         })
     }
 
@@ -153,12 +155,13 @@ impl Engine {
             if let Some((_, sequence)) = known.filter(|(at, _)| *at == there) {
                 return Ok(if sequence > record.header.sequence { Verdict::Keep } else { Verdict::Replace });
             }
-            let Some(found) = records.read_to_replace(there)? else { return Ok(Verdict::Replace) };
-            Ok(match found.key() == record.key {
-                false => Verdict::Other,
+            records.read_to_replace(there, |found| match found {
+                Some(found) if found.key() != record.key => Verdict::Other,
                 // What a damaged record says of its sequence does not count: writing heals the key.
-                true if !there.is_unverified() && found.header().sequence > record.header.sequence => Verdict::Keep,
-                true => Verdict::Replace,
+                Some(found) if !there.is_unverified() && found.header().sequence > record.header.sequence => {
+                    Verdict::Keep
+                }
+                _ => Verdict::Replace,
             })
         });
         let published = match published {
@@ -173,16 +176,21 @@ impl Engine {
         if placed.wants_ahead {
             self.upkeep.wake(&self.log);
         }
-        Ok(self.count_published(record, published))
+        Ok(self.count_published(record, published, guard))
     }
 
     /// Counts what came and what went.
     #[inline]
-    pub(crate) fn count_published(&self, record: &NewRecord<'_>, published: Published) -> Option<Location> {
+    pub(crate) fn count_published(
+        &self,
+        record: &NewRecord<'_>,
+        published: Published,
+        guard: &Guard,
+    ) -> Option<Location> {
         let bytes = record.bytes();
         let displaced = match published {
             Published::Kept => {
-                self.counters.add(Count::BytesWritten, bytes);
+                self.counters.add(Count::BytesWritten, bytes, guard);
                 return None;
             }
             Published::New => None,
@@ -191,14 +199,15 @@ impl Engine {
         let old = displaced.filter(|old| old.kind() == Kind::Log);
         let old_bytes = old.map_or(0, |old| InLog(&self.log).bytes_at(old));
         let is_value = record.header.kind == RecordKind::Value;
-        self.counters.add_all([
+        let counts = [
             (if is_value { Count::Insertion } else { Count::Removal }, u64::from(is_value || old.is_some())),
             (Count::BytesWritten, bytes),
             (Count::Added, u64::from(is_value)),
             (Count::Taken, u64::from(old.is_some())),
             (Count::LiveBytesAdded, if is_value { bytes } else { 0 }),
             (Count::LiveBytesTaken, old_bytes),
-        ]);
+        ];
+        self.counters.add_all(counts, guard);
         displaced
     }
 
@@ -210,9 +219,11 @@ impl Engine {
         let guard = Guard::pin();
         let hash = self.log.keys().hash(key);
         let found = self.index.find(hash, &guard, |at| {
-            // A damaged entry is there, and can be removed.
-            let Some(record) = InLog(&self.log).read_to_replace(at)? else { return Ok(Some(true)) };
-            Ok((record.key() == key).then(|| self.is_living(at, &record)))
+            InLog(&self.log).read_to_replace(at, |record| match record {
+                Some(record) => (record.key() == key).then(|| self.is_living(at, &record)),
+                // A damaged entry is there, and can be removed.
+                None => Some(true),
+            })
         })?;
         if found != Some(true) {
             return Ok(false);

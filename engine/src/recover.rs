@@ -93,16 +93,17 @@ fn publish(log: &Log, index: &Index, counters: &Counters, found: &Found<'_>, at:
     let guard = Guard::pin();
     let hash = log.keys().hash(found.key);
     let published = index.publish(hash, at, &guard, &Remembering(InLog(log)), |there| {
-        let record = InLog(log).read_to_replace(there)?;
-        // What a damaged record says of its sequence does not count: then the later place in the log decides.
-        let is_newer = match at.is_unverified() || there.is_unverified() {
-            true => at.address() > there.address(),
-            false => record.as_ref().is_none_or(|record| found.header.sequence > record.header().sequence),
-        };
-        Ok(match record.is_none_or(|record| record.key() == found.key) {
-            false => Verdict::Other,
-            true if is_newer => Verdict::Replace,
-            true => Verdict::Keep,
+        InLog(log).read_to_replace(there, |record| {
+            // What a damaged record says of its sequence does not count: then the later place in the log decides.
+            let is_newer = match at.is_unverified() || there.is_unverified() {
+                true => at.address() > there.address(),
+                false => record.as_ref().is_none_or(|record| found.header.sequence > record.header().sequence),
+            };
+            match record.is_none_or(|record| record.key() == found.key) {
+                false => Verdict::Other,
+                true if is_newer => Verdict::Replace,
+                true => Verdict::Keep,
+            }
         })
     })?;
     let replaced = match published {
@@ -111,12 +112,12 @@ fn publish(log: &Log, index: &Index, counters: &Counters, found: &Found<'_>, at:
         Published::Replaced(old) => Some(old),
     };
     if at.kind() == Kind::Log {
-        counters.add(Count::Added, 1);
-        counters.add(Count::LiveBytesAdded, found.bytes);
+        counters.add(Count::Added, 1, &guard);
+        counters.add(Count::LiveBytesAdded, found.bytes, &guard);
     }
     if let Some(old) = replaced.filter(|old| old.kind() == Kind::Log) {
-        counters.add(Count::Taken, 1);
-        counters.add(Count::LiveBytesTaken, InLog(log).bytes_at(old));
+        counters.add(Count::Taken, 1, &guard);
+        counters.add(Count::LiveBytesTaken, InLog(log).bytes_at(old), &guard);
     }
     Ok(())
 }

@@ -56,10 +56,9 @@ impl Walk<'_> {
         loop {
             let at = self.next_location()?;
             let _guard = Guard::pin();
-            match self.engine.log.read(at) {
-                Err(error) => return Some(Err(error)),
-                Ok(record) if self.engine.is_living(at, &record) => return Some(Ok(take(&record))),
-                Ok(_) => {}
+            let living = |record: Record<'_>| self.engine.is_living(at, &record).then(|| take(&record));
+            if let Some(taken) = self.engine.log.read(at, living).transpose() {
+                return Some(taken);
             }
         }
     }

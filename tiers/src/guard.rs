@@ -20,7 +20,7 @@ mod epoch {
         collections::VecDeque,
         marker::PhantomData,
         sync::{
-            Arc, LazyLock, Mutex, MutexGuard, PoisonError,
+            Arc, LazyLock, Mutex, MutexGuard, PoisonError, TryLockError,
             atomic::{AtomicBool, AtomicU64, Ordering, compiler_fence, fence},
         },
     };
@@ -38,6 +38,10 @@ mod epoch {
         epoch: AtomicU64,
         /// How many guards the thread has; only that thread looks.
         depth: AtomicU64,
+        /// From 0, in the order in which participants were made.
+        number: usize,
+        /// Whether the system's barrier stands in for this thread's fences.
+        has_barrier: bool,
     }
 
     type Participant = &'static CachePadded<Announced>;
@@ -45,6 +49,8 @@ mod epoch {
     static EPOCH: AtomicU64 = AtomicU64::new(1);
     static PARTICIPANTS: Mutex<Participants> = Mutex::new(Participants { all: Vec::new(), free: Vec::new() });
     static RETIRED: Mutex<VecDeque<Retired>> = Mutex::new(VecDeque::new());
+    /// Held by whoever runs closures, so that they run in the order of retiring.
+    static RUNNING: Mutex<()> = Mutex::new(());
     /// Whether the system's barrier stands in for the readers' fences.
     static HAS_BARRIER: LazyLock<bool> = LazyLock::new(barrier::register);
 
@@ -94,40 +100,44 @@ mod epoch {
             let new: Participant = Box::leak(Box::new(CachePadded::new(Announced {
                 epoch: AtomicU64::new(IDLE),
                 depth: AtomicU64::new(0),
+                number: participants.all.len(),
+                has_barrier: *HAS_BARRIER,
             })));
             participants.all.push(new);
             new
         })
     }
 
-    /// A thread's participant, given back when the thread ends.
-    struct Local(Cell<Option<Participant>>);
+    thread_local! {
+        /// This thread's participant, once it has one.
+        static LOCAL: Cell<Option<Participant>> = const { Cell::new(None) };
+        /// Apart from it: what has no destructor is read without a look whether that has run.
+        static RETURN: Return = const { Return };
+    }
 
-    impl Drop for Local {
+    /// Gives the thread's participant back when the thread ends.
+    struct Return;
+
+    impl Drop for Return {
         fn drop(&mut self) {
             // With a guard still alive, somewhere in another destructor, the participant stays that guard's.
-            if let Some(participant) = self.0.take().filter(|mine| mine.depth.load(Ordering::Relaxed) == 0) {
+            if let Some(participant) = LOCAL.take().filter(|mine| mine.depth.load(Ordering::Relaxed) == 0) {
                 lock(&PARTICIPANTS).free.push(participant);
             }
         }
     }
 
-    thread_local! {
-        static LOCAL: Local = const { Local(Cell::new(None)) };
-    }
-
     #[inline]
     fn participant() -> Participant {
-        let known = LOCAL.try_with(|local| local.0.get());
-        if let Ok(Some(participant)) = known { participant } else { new_participant() }
+        if let Some(participant) = LOCAL.get() { participant } else { new_participant() }
     }
 
     #[cold]
     fn new_participant() -> Participant {
-        LazyLock::force(&HAS_BARRIER);
         let participant = claim();
-        // In a thread that is ending there is no place to keep it; that one is lost to later threads.
-        let _ = LOCAL.try_with(|local| local.0.set(Some(participant)));
+        LOCAL.set(Some(participant));
+        // In a thread that is ending already nobody gives it back.
+        let _ = RETURN.try_with(|_| ());
         participant
     }
 
@@ -150,7 +160,7 @@ mod epoch {
             if depth == 0 {
                 // Acquire: pairs with the Release in `collect`; what was retired before that epoch is gone for us.
                 participant.epoch.store(EPOCH.load(Ordering::Acquire), Ordering::Relaxed);
-                if *HAS_BARRIER {
+                if participant.has_barrier {
                     // The reclaimer's barrier orders the announcement before our later loads; see `collect`.
                     compiler_fence(Ordering::SeqCst);
                 } else {
@@ -172,6 +182,12 @@ mod epoch {
             }
         }
 
+        /// The number of this thread: no other one that lives has it, and it is low as long as threads are few.
+        #[inline]
+        pub fn thread_number(&self) -> usize {
+            self.participant.number
+        }
+
         /// Whether this thread has a guard.
         pub fn is_pinned() -> bool {
             participant().depth.load(Ordering::Relaxed) > 0
@@ -182,7 +198,8 @@ mod epoch {
             collect();
         }
 
-        /// Waits until every guard of other threads that lives now is gone. This thread must have none.
+        /// Waits until every guard of other threads that lives now is gone, and what was retired before has run. This
+        /// thread must have none.
         pub fn wait_for_others() {
             let gone = Arc::new(AtomicBool::new(false));
             let flag = gone.clone();
@@ -207,8 +224,14 @@ mod epoch {
         }
     }
 
-    /// Advances the epoch and runs what nobody can see any more.
+    /// Advances the epoch and runs what nobody can see any more, unless somebody is at it.
     fn collect() {
+        let _turn = match RUNNING.try_lock() {
+            Ok(turn) => turn,
+            Err(TryLockError::WouldBlock) => return,
+            // A closure that panicked took its own turn along and nobody else's.
+            Err(TryLockError::Poisoned(turn)) => turn.into_inner(),
+        };
         {
             let _retired = lock(&RETIRED);
             // Release: pairs with the Acquire in `pin`. Under the lock: everything retired so far has a lower tag.
@@ -228,7 +251,7 @@ mod epoch {
             let count = retired.iter().take_while(|retired| retired.tag < oldest).count();
             retired.drain(..count).collect()
         };
-        // Outside the locks: a closure may retire or pin in turn.
+        // Outside the other locks: a closure may retire or pin in turn.
         due.into_iter().for_each(|retired| (retired.reclaim)());
     }
 
@@ -312,6 +335,11 @@ mod nothing {
         /// No.
         pub fn is_pinned() -> bool {
             false
+        }
+
+        /// Zero.
+        pub fn thread_number(&self) -> usize {
+            0
         }
 
         /// Does nothing.

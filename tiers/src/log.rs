@@ -452,38 +452,44 @@ impl Log {
 
     #[inline]
     fn find(&self, at: Location) -> Result<(&SharedSegment, u64)> {
-        match self.table.get(at.address.slot()) {
-            Some(segment) => Ok((segment, at.address.offset_from(segment.base))),
-            None => Err(Error::Corrupt {
-                file: self.directory(),
-                offset: 0,
-                what: format!("the index names segment slot {}, which is empty", at.address.slot()),
-            }),
+        match self.table.get(at.address().slot()) {
+            Some(segment) => Ok((segment, at.address().offset_from(segment.base))),
+            None => Err(self.no_segment(at)),
         }
     }
 
-    /// Reads the record at `at` without a look at its checksum: for its key, not for its value.
+    #[cold]
+    fn no_segment(&self, at: Location) -> Error {
+        let what = format!("the index names segment slot {}, which is empty", at.address().slot());
+        Error::Corrupt { file: self.directory(), offset: 0, what }
+    }
+
+    /// Shows the record at `at` without a look at its checksum: for its key, not for its value.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when no record is there, [`Error::Io`].
     #[inline]
-    pub fn read_unchecked(&self, at: Location) -> Result<Record<'_>> {
+    pub fn read_unchecked<R>(&self, at: Location, show: impl FnOnce(Record<'_>) -> R) -> Result<R> {
         let (segment, offset) = self.find(at)?;
-        segment.read(&self.keys, offset)
+        segment.read(&self.keys, offset, show)
     }
 
-    /// Reads the record at `at`; holds it against its checksum only if the location is unverified.
+    /// Shows the record at `at`; holds it against its checksum only if the location is unverified.
     ///
     /// # Errors
     /// [`Error::Corrupt`], [`Error::Io`].
     #[inline]
-    pub fn read(&self, at: Location) -> Result<Record<'_>> {
-        let (segment, offset) = self.find(at)?;
-        let record = segment.read(&self.keys, offset)?;
-        if at.unverified {
-            segment.check(&self.keys, offset, &record)?;
+    pub fn read<R>(&self, at: Location, show: impl FnOnce(Record<'_>) -> R) -> Result<R> {
+        if at.is_unverified() {
+            self.check_at(at)?;
         }
-        Ok(record)
+        self.read_unchecked(at, show)
+    }
+
+    #[cold]
+    fn check_at(&self, at: Location) -> Result<()> {
+        let (segment, offset) = self.find(at)?;
+        segment.read(&self.keys, offset, |record| segment.check(&self.keys, offset, &record))?
     }
 
     /// A callback that declares everything before the present end of the log quiescent; to be called when all
@@ -500,8 +506,8 @@ impl Log {
     /// Whether every writer that could be older than the record at `at` has finished.
     pub fn is_quiescent(&self, at: Location) -> bool {
         let quiescent = Tail(self.quiescent.load(Ordering::Acquire));
-        let (slot, base) = (at.address.slot(), quiescent.base());
-        slot < base || slot == base && at.address.offset_from(base) < quiescent.offset()
+        let (slot, base) = (at.address().slot(), quiescent.base());
+        slot < base || slot == base && at.address().offset_from(base) < quiescent.offset()
     }
 
     fn flush(&self) -> Result<()> {
@@ -642,7 +648,7 @@ impl Log {
 #[inline]
 fn location_of(kind: RecordKind, address: Address) -> Location {
     let kind = if kind == RecordKind::Tombstone { Kind::Removed } else { Kind::Log };
-    Location { kind, address, unverified: false }
+    Location::new(kind, address, false)
 }
 
 const _: () = assert!(HEADER_BYTES == 32 && RECORDS_START.is_multiple_of(8));

@@ -1,10 +1,16 @@
-//! The slot: one atomic word that says where a key lives now, and arrays of such words.
+//! The slot: one atomic word that says where a key lives now.
 //!
-//! Holds the layout of the word (`DESIGN.md`, *The index*), the tag's arithmetic and [`Reserved`] memory.
+//! Holds the layout of the word (`DESIGN.md`, *The index*) and the tag's arithmetic.
 //! Never holds keys or records. Invariant: a location enters a slot only as a tier made it, so what
 //! a slot names was placed before.
 
-use std::{fmt, ops::Deref};
+mod bucket;
+mod reserved;
+
+use std::fmt;
+
+pub use bucket::Bucket;
+pub use reserved::{Reserved, Zeroed};
 
 use crate::sync::{AtomicU64, Ordering};
 
@@ -53,37 +59,47 @@ impl Address {
     }
 }
 
-/// Where a record lives. Only the tiers make one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Location {
-    pub(crate) kind: Kind,
-    pub(crate) address: Address,
-    pub(crate) unverified: bool,
-}
+/// Where a record lives: a word without its tag. Only the tiers make one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Location(u64);
 
 impl Location {
+    /// The record at `address`; `unverified` if reading it must hold it against its checksum.
+    #[inline]
+    pub(crate) fn new(kind: Kind, address: Address, unverified: bool) -> Self {
+        let unverified = if unverified { UNVERIFIED } else { 0 };
+        Self(unverified | (kind as u64) << KIND_SHIFT | address.0)
+    }
+
     /// Value or tombstone.
     #[inline]
     pub fn kind(self) -> Kind {
-        self.kind
+        if self.0 >> KIND_SHIFT & 3 == Kind::Removed as u64 { Kind::Removed } else { Kind::Log }
     }
 
     /// The position in the log.
     #[inline]
     pub fn address(self) -> Address {
-        self.address
+        Address(self.0 & ((1 << ADDRESS_BITS) - 1))
     }
 
     /// The same place as that of a removed key: for a slot whose new key is to be gone again.
     #[must_use]
     pub fn as_removed(self) -> Self {
-        Self { kind: Kind::Removed, ..self }
+        Self::new(Kind::Removed, self.address(), self.is_unverified())
     }
 
     /// Whether the record failed its checksum when it was found, so that reading it must say so.
     #[inline]
     pub fn is_unverified(self) -> bool {
-        self.unverified
+        self.0 & UNVERIFIED != 0
+    }
+}
+
+impl fmt::Debug for Location {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let unverified = if self.is_unverified() { ", unverified" } else { "" };
+        write!(f, "{:?} at {:x}{unverified}", self.kind(), self.address().0)
     }
 }
 
@@ -91,12 +107,12 @@ impl Location {
 impl Location {
     /// A location that names the number `n`, below 2⁴⁰, and no record; for tests of the index alone.
     pub fn of_model(n: u64, kind: Kind) -> Self {
-        Self { kind, address: Address(n), unverified: false }
+        Self::new(kind, Address(n), false)
     }
 
     /// The number.
     pub fn model_number(self) -> u64 {
-        self.address.0
+        self.address().0
     }
 }
 
@@ -149,8 +165,7 @@ impl Word {
 
     #[inline]
     fn new(tag: Tag, at: Location) -> Self {
-        let unverified = if at.unverified { UNVERIFIED } else { 0 };
-        Self((tag.0 as u64) << TAG_SHIFT | unverified | (at.kind as u64) << KIND_SHIFT | at.address.0)
+        Self((tag.0 as u64) << TAG_SHIFT | at.0)
     }
 
     /// Whether the slot has no key.
@@ -165,16 +180,16 @@ impl Word {
         Tag((self.0 >> TAG_SHIFT) as u32)
     }
 
+    /// Whether the word's first `COUNT` bits are these.
+    #[cfg(any(test, loom, miri, not(target_arch = "x86_64")))]
+    fn starts_with<const COUNT: u32>(self, bits: u32) -> bool {
+        self.0 >> (u64::BITS - COUNT) == bits.into()
+    }
+
     /// Where the key lives, or `None` in a vacant word.
     #[inline]
     pub fn location(self) -> Option<Location> {
-        let kind = match self.0 >> KIND_SHIFT & 3 {
-            1 => Kind::Log,
-            3 => Kind::Removed,
-            _ => return None,
-        };
-        let address = Address(self.0 & ((1 << ADDRESS_BITS) - 1));
-        Some(Location { kind, address, unverified: self.0 & UNVERIFIED != 0 })
+        (!self.is_vacant()).then_some(Location(self.0 & ((1 << TAG_SHIFT) - 1)))
     }
 
     /// The same location under another tag; for copying a page that splits.
@@ -212,17 +227,6 @@ impl Slot {
         Word(self.0.load(Ordering::Acquire))
     }
 
-    /// Asks for the slot's cache line, for somebody who needs it soon and has other work first.
-    #[inline]
-    pub fn prefetch(&self) {
-        #[cfg(all(target_arch = "x86_64", not(any(loom, miri))))]
-        // SAFETY: a prefetch changes nothing but the cache, and may be given any address.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(self).cast());
-        }
-    }
-
     /// Names `at` if the slot still says `seen`: the moment at which a write becomes visible.
     ///
     /// # Errors
@@ -247,139 +251,6 @@ impl Slot {
     }
 }
 
-/// A type for which zeroed memory is a value, and which needs no drop. Sealed: our three atomics.
-pub trait Zeroed: Default + Sync + Send + sealed::Sealed {}
-impl Zeroed for Slot {}
-impl Zeroed for AtomicU64 {}
-#[cfg(not(loom))]
-impl Zeroed for std::sync::atomic::AtomicU32 {}
-#[cfg(loom)]
-impl Zeroed for loom::sync::atomic::AtomicU32 {}
-
-mod sealed {
-    pub trait Sealed {}
-    impl Sealed for super::Slot {}
-    impl Sealed for super::AtomicU64 {}
-    #[cfg(not(loom))]
-    impl Sealed for std::sync::atomic::AtomicU32 {}
-    #[cfg(loom)]
-    impl Sealed for loom::sync::atomic::AtomicU32 {}
-}
-
-#[cfg(not(any(loom, miri)))]
-mod reserved {
-    use memmap2::{Advice, MmapOptions, MmapRaw};
-
-    const HUGE_PAGE_BYTES: usize = 2 << 20;
-
-    /// See [`super::Reserved`].
-    pub(super) struct Reserved<T> {
-        /// Inside `_memory`, aligned to 2 MiB.
-        start: *const T,
-        count: usize,
-        _memory: MmapRaw,
-    }
-
-    // SAFETY: `start` points into memory that the value owns, and `Zeroed` types can be shared and sent.
-    unsafe impl<T: super::Zeroed> Send for Reserved<T> {}
-    // SAFETY: as above.
-    unsafe impl<T: super::Zeroed> Sync for Reserved<T> {}
-
-    impl<T: super::Zeroed> Reserved<T> {
-        /// Reserves addresses for `count` zeroed items, or for as many halvings of that as the system allows.
-        ///
-        /// The start is aligned to 2 MiB. Memory is taken page by page at first touch; huge pages are
-        /// asked for, where the system has them, behind the first 2 MiB, so that a small store stays small.
-        ///
-        /// # Errors
-        /// What the system says when it refuses even 2 MiB.
-        pub(super) fn new(count: usize) -> std::io::Result<Self> {
-            let mut count = count;
-            loop {
-                let bytes = count.max(1) * size_of::<T>() + HUGE_PAGE_BYTES;
-                match MmapOptions::new().len(bytes).no_reserve_swap().map_anon() {
-                    Ok(map) => {
-                        let skipped = map.as_ptr().align_offset(HUGE_PAGE_BYTES);
-                        let memory = MmapRaw::from(map);
-                        let behind = skipped + HUGE_PAGE_BYTES;
-                        if behind < bytes {
-                            // Advice only: without huge pages everything works, a little slower.
-                            let _ = memory.advise_range(Advice::HugePage, behind, bytes - behind);
-                        }
-                        let start = memory.as_ptr().wrapping_add(skipped).cast();
-                        return Ok(Self { start, count, _memory: memory });
-                    }
-                    Err(error) if bytes <= 2 * HUGE_PAGE_BYTES => return Err(error),
-                    Err(_) => count /= 2,
-                }
-            }
-        }
-    }
-
-    impl<T: super::Zeroed> std::ops::Deref for Reserved<T> {
-        type Target = [T];
-
-        #[inline]
-        fn deref(&self) -> &[T] {
-            // SAFETY: the anonymous mapping is private to `self`, readable and writable, and reaches at least
-            // `count` items behind `start` (`new`), which is aligned to 2 MiB; the system zeroed it and `Zeroed`
-            // promises that zeros are values of `T`, which are atomics, so shared references suffice for
-            // every change.
-            unsafe { std::slice::from_raw_parts(self.start, self.count) }
-        }
-    }
-}
-
-#[cfg(any(loom, miri))]
-mod reserved {
-    /// See [`super::Reserved`]; a vector where the system's mappings cannot be used.
-    #[derive(Debug)]
-    pub(super) struct Reserved<T>(Vec<T>);
-
-    impl<T: super::Zeroed> Reserved<T> {
-        /// Makes at most 4 096 items.
-        pub(super) fn new(count: usize) -> std::io::Result<Self> {
-            Ok(Self((0..count.min(if cfg!(loom) { 64 } else { 1 << 16 })).map(|_| T::default()).collect()))
-        }
-    }
-
-    impl<T> std::ops::Deref for Reserved<T> {
-        type Target = [T];
-
-        fn deref(&self) -> &[T] {
-            &self.0
-        }
-    }
-}
-
-/// A long array of zeroed atomics whose addresses are reserved at once and whose memory comes with use.
-pub struct Reserved<T>(reserved::Reserved<T>);
-
-impl<T: Zeroed> Reserved<T> {
-    /// Reserves `count` items, fewer (by halving) when the system refuses so many addresses.
-    ///
-    /// # Errors
-    /// What the system says when it refuses even 2 MiB.
-    pub fn new(count: usize) -> std::io::Result<Self> {
-        reserved::Reserved::new(count).map(Self)
-    }
-}
-
-impl<T: Zeroed> Deref for Reserved<T> {
-    type Target = [T];
-
-    #[inline]
-    fn deref(&self) -> &[T] {
-        &self.0
-    }
-}
-
-impl<T: Zeroed> fmt::Debug for Reserved<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Reserved({})", self.len())
-    }
-}
-
 const _: () = assert!(size_of::<Slot>() == 8 || cfg!(loom));
 
 #[cfg(all(test, not(loom)))]
@@ -387,14 +258,14 @@ mod tests {
     use super::*;
 
     fn at(address: u64) -> Location {
-        Location { kind: Kind::Log, address: Address(address), unverified: false }
+        Location::new(Kind::Log, Address(address), false)
     }
 
     #[test]
     fn a_word_keeps_tag_kind_and_address_apart() {
         for address in [0, 1, (1 << 40) - 1] {
             for (kind, unverified) in [(Kind::Log, false), (Kind::Log, true), (Kind::Removed, false)] {
-                let location = Location { kind, address: Address(address), unverified };
+                let location = Location::new(kind, Address(address), unverified);
                 let tag = Tag::of(0xfedc_ba98_7654_3210);
                 let word = Word::new(tag, location);
                 assert_eq!((word.location(), word.tag()), (Some(location), tag));
@@ -427,13 +298,5 @@ mod tests {
         assert_eq!(slot.publish(Word::VACANT, tag, at(1)), Ok(()));
         let beaten_by = slot.publish(Word::VACANT, tag, at(2)).unwrap_err();
         assert_eq!(beaten_by.location(), Some(at(1)));
-    }
-
-    #[test]
-    fn reserved_memory_is_zeroed_and_aligned_for_buckets() {
-        let slots = Reserved::<Slot>::new(1 << 20).unwrap();
-        assert_eq!(slots.len(), if cfg!(miri) { 1 << 16 } else { 1 << 20 });
-        assert!(slots[0].load().is_vacant() && slots[slots.len() - 1].load().is_vacant());
-        assert!(cfg!(miri) || slots.as_ptr().addr().is_multiple_of(64));
     }
 }

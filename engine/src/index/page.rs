@@ -3,9 +3,9 @@
 //! Holds the rule by which a tag chooses its bucket and overflows to the next. Invariant: the taken slots
 //! of a bucket come before its vacant ones, and a bucket overflows only when it is full.
 
-use thermocline_tiers::{Slot, Tag, Word};
+use thermocline_tiers::{Tag, Word, slot::Bucket};
 
-use super::pool::{BUCKET_SLOTS, PAGE_BUCKETS_MAX, Pool, Run};
+use super::pool::{PAGE_BUCKETS_MAX, Pool, Run};
 
 /// Above this share of its slots a page is copied, in percent.
 const LOAD_MAX: u32 = 85;
@@ -14,25 +14,25 @@ const LOAD_COPIED: u32 = 70;
 
 /// Where a tag's search starts in a page of `buckets`.
 #[inline]
-pub(super) fn home(tag: Tag, buckets: u32) -> u32 {
-    (tag.bucket_bits() * buckets) >> Tag::BUCKET_BITS
+pub(super) fn home(tag: Tag, buckets: u32) -> usize {
+    ((tag.bucket_bits() * buckets) >> Tag::BUCKET_BITS) as usize
 }
 
 /// Whether a page with `taken` slots is to be copied.
 #[inline]
 pub(super) fn is_full(taken: u32, buckets: u32) -> bool {
-    taken * 100 > buckets * BUCKET_SLOTS as u32 * LOAD_MAX
+    taken * 100 > buckets * Bucket::SLOTS as u32 * LOAD_MAX
 }
 
 /// Buckets for `count` keys.
 pub(super) fn buckets_for(count: u32) -> u32 {
-    (count * 100).div_ceil(BUCKET_SLOTS as u32 * LOAD_COPIED).clamp(1, PAGE_BUCKETS_MAX)
+    (count * 100).div_ceil(Bucket::SLOTS as u32 * LOAD_COPIED).clamp(1, PAGE_BUCKETS_MAX)
 }
 
 /// A page that only its builder sees.
 pub(super) struct Building<'a> {
     pub(super) run: Run,
-    slots: &'a [Slot],
+    buckets: &'a [Bucket],
     filled: [u8; PAGE_BUCKETS_MAX as usize],
     pub(super) taken: u32,
 }
@@ -41,17 +41,17 @@ impl<'a> Building<'a> {
     /// Starts a page for `count` keys; `None` when there is no memory for it.
     pub(super) fn new(pool: &'a Pool, count: u32) -> Option<Self> {
         let run = pool.take(buckets_for(count))?;
-        Some(Self { run, slots: pool.slots(run), filled: [0; PAGE_BUCKETS_MAX as usize], taken: 0 })
+        Some(Self { run, buckets: pool.buckets(run), filled: [0; PAGE_BUCKETS_MAX as usize], taken: 0 })
     }
 
     /// Puts a word into the first vacant slot from its home on.
     #[inline]
     pub(super) fn put(&mut self, word: Word) {
-        let mut bucket = home(word.tag(), self.run.buckets) as usize;
-        while self.filled[bucket] as usize == BUCKET_SLOTS {
+        let mut bucket = home(word.tag(), self.run.buckets);
+        while self.filled[bucket] as usize == Bucket::SLOTS {
             bucket = if bucket + 1 == self.run.buckets as usize { 0 } else { bucket + 1 };
         }
-        self.slots[bucket * BUCKET_SLOTS + self.filled[bucket] as usize].copy_unpublished(word);
+        self.buckets[bucket][self.filled[bucket] as usize].copy_unpublished(word);
         self.filled[bucket] += 1;
         self.taken += 1;
     }

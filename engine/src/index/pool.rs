@@ -8,16 +8,17 @@ use std::{
     io,
 };
 
-use thermocline_tiers::{Slot, Word, slot::Reserved};
+use thermocline_tiers::{
+    Word,
+    slot::{Bucket, Reserved},
+};
 
 use crate::sync::Mutex;
 
-/// Slots of a bucket: one cache line. Fewer under loom, whose models grow with every one.
-pub(super) const BUCKET_SLOTS: usize = if cfg!(loom) { 2 } else { 8 };
 /// The largest page, in buckets.
 pub(super) const PAGE_BUCKETS_MAX: u32 = 255;
-/// Addresses for 64 GiB of slots: five billion keys.
-const SLOTS_MAX: usize = 1 << 33;
+/// Addresses for 64 GiB: five billion keys.
+const BUCKETS_MAX: usize = 1 << 30;
 
 /// A run of buckets, and how often its node got another one; packed into a node of the directory: never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +49,7 @@ impl Run {
 
 #[derive(Debug)]
 pub(super) struct Pool {
-    slots: Reserved<Slot>,
+    buckets: Reserved<Bucket>,
     free: Mutex<Free>,
 }
 
@@ -102,19 +103,19 @@ impl Free {
 
 impl Pool {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { slots: Reserved::new(SLOTS_MAX)?, free: Mutex::new(Free::default()) })
+        Ok(Self { buckets: Reserved::new(BUCKETS_MAX)?, free: Mutex::new(Free::default()) })
     }
 
     #[inline]
-    pub(super) fn slots(&self, run: Run) -> &[Slot] {
-        let start = run.start as usize * BUCKET_SLOTS;
-        &self.slots[start..start + run.buckets as usize * BUCKET_SLOTS]
+    pub(super) fn buckets(&self, run: Run) -> &[Bucket] {
+        let start = run.start as usize;
+        &self.buckets[start..start + run.buckets as usize]
     }
 
-    /// The slots of a run by buckets.
+    /// The bucket `at` of a run.
     #[inline]
-    pub(super) fn buckets(&self, run: Run) -> &[[Slot; BUCKET_SLOTS]] {
-        self.slots(run).as_chunks().0
+    pub(super) fn bucket(&self, run: Run, at: usize) -> &Bucket {
+        &self.buckets[run.start as usize + at]
     }
 
     /// A vacant run, or `None` when all that could be reserved is in use.
@@ -123,12 +124,15 @@ impl Pool {
         if let Some(start) = free.cut(buckets) {
             drop(free);
             let run = Run { start, buckets, version: 0 };
-            self.slots(run).iter().for_each(|slot| slot.copy_unpublished(Word::VACANT));
+            self.buckets(run)
+                .iter()
+                .flat_map(|bucket| bucket.iter())
+                .for_each(|slot| slot.copy_unpublished(Word::VACANT));
             return Some(run);
         }
         let start = free.next;
         let end = start.checked_add(buckets)?;
-        if end as usize * BUCKET_SLOTS > self.slots.len() {
+        if end as usize > self.buckets.len() {
             return None;
         }
         free.next = end;
@@ -143,11 +147,11 @@ impl Pool {
     /// Bytes in use, free runs included: memory that was touched once.
     pub(super) fn bytes(&self) -> u64 {
         let free = self.free.lock().expect("nothing panics under this lock");
-        free.next as u64 * (BUCKET_SLOTS * size_of::<Slot>()) as u64
+        u64::from(free.next) * size_of::<Bucket>() as u64
     }
 
     /// Bytes that could be reserved at most.
     pub(super) fn bytes_max(&self) -> u64 {
-        (self.slots.len() * size_of::<Slot>()) as u64
+        (self.buckets.len() * size_of::<Bucket>()) as u64
     }
 }

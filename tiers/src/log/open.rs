@@ -332,7 +332,7 @@ pub struct QuietEnd {
 
 fn location(segment: &Segment, found: &Found<'_>, unverified: bool) -> Location {
     let kind = if found.header.kind == format::RecordKind::Tombstone { Kind::Removed } else { Kind::Log };
-    Location { kind, address: Address::new(segment.base, found.offset), unverified }
+    Location::new(kind, Address::new(segment.base, found.offset), unverified)
 }
 
 fn check_options(options: &Options) -> Result<()> {

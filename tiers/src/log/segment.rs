@@ -47,28 +47,28 @@ impl NewRecord<'_> {
     }
 }
 
-/// A record as it stands in the log: borrowed from the map, or read into memory.
-#[derive(Debug)]
+/// A record as it stands in the log: in the map, or in a buffer that it was read into.
+#[derive(Clone, Copy, Debug)]
 pub struct Record<'a> {
     commit: u64,
-    value_at: u32,
+    header: Header,
+    value_at: usize,
     /// From byte 8 of the record to the end of its value.
-    body: Cow<'a, [u8]>,
+    body: &'a [u8],
 }
 
 impl<'a> Record<'a> {
     /// `body` is as long as its own length word, which says `lengths`, has it.
     #[inline]
-    fn new(commit: u64, lengths: Lengths, body: Cow<'a, [u8]>) -> Option<Self> {
-        Header::decode(body.get(8..24)?.first_chunk()?)?;
-        Some(Self { commit, value_at: 24 + lengths.key as u32, body })
+    fn new(commit: u64, lengths: Lengths, body: &'a [u8]) -> Option<Self> {
+        let header = Header::decode(body.get(8..24)?.first_chunk()?)?;
+        Some(Self { commit, header, value_at: 24 + lengths.key as usize, body })
     }
 
     /// Kind, sequence and deadline.
     #[inline]
     pub fn header(&self) -> Header {
-        let bytes = self.body[8..24].first_chunk().expect("a body has a header");
-        Header::decode(bytes).expect("it was decoded when the record was made")
+        self.header
     }
 
     /// What it takes in the log, padding included.
@@ -85,14 +85,14 @@ impl<'a> Record<'a> {
 
     /// The key.
     #[inline]
-    pub fn key(&self) -> &[u8] {
-        &self.body[24..self.value_at as usize]
+    pub fn key(&self) -> &'a [u8] {
+        &self.body[24..self.value_at]
     }
 
     /// The value; empty for a tombstone.
     #[inline]
-    pub fn value(&self) -> &[u8] {
-        &self.body[self.value_at as usize..]
+    pub fn value(&self) -> &'a [u8] {
+        &self.body[self.value_at..]
     }
 }
 
@@ -383,21 +383,21 @@ impl Segment {
         self.file.set_bytes(end).map_err(Error::io("trim", &self.path, end))
     }
 
-    /// Reads the record at `offset`.
+    /// Shows the record at `offset`.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when there is none; its checksum is not looked at.
     #[inline]
-    pub(crate) fn read(&self, keys: &Keys, offset: u64) -> Result<Record<'_>> {
-        let record = match &self.map {
-            Some(map) => read_mapped(map, keys, offset),
-            None => self.read_unmapped(keys, offset)?,
-        };
-        record.ok_or_else(|| self.corrupt(offset, "no record where the index names one".to_owned()))
+    pub(crate) fn read<R>(&self, keys: &Keys, offset: u64, show: impl FnOnce(Record<'_>) -> R) -> Result<R> {
+        let Some(map) = &self.map else { return self.read_unmapped(keys, offset, show) };
+        match read_mapped(map, keys, offset) {
+            Some(record) => Ok(show(record)),
+            None => Err(self.no_record(offset)),
+        }
     }
 
     #[cold]
-    fn read_unmapped(&self, keys: &Keys, offset: u64) -> Result<Option<Record<'_>>> {
+    fn read_unmapped<R>(&self, keys: &Keys, offset: u64, show: impl FnOnce(Record<'_>) -> R) -> Result<R> {
         let io = |offset| Error::io("read", self.path.clone(), offset);
         // A first guess that fits most records; never beyond the end of the file.
         let left = self.file.bytes().map_err(io(offset))?.saturating_sub(offset);
@@ -405,22 +405,27 @@ impl Segment {
         self.file.read_at(offset, &mut bytes).map_err(io(offset))?;
         let words = (format::word_at(&bytes, 0), format::word_at(&bytes, 8));
         let (Some(commit), Some(lengths)) = (words.0, words.1.and_then(|word| keys.lengths(word))) else {
-            return Ok(None);
+            return Err(self.no_record(offset));
         };
         if lengths.bytes() > left || commit as u32 == 0 {
-            return Ok(None);
+            return Err(self.no_record(offset));
         }
         let have = bytes.len() as u64;
         bytes.resize(lengths.bytes() as usize, 0);
         if lengths.bytes() > have {
             self.file.read_at(offset + have, &mut bytes[have as usize..]).map_err(io(offset))?;
         }
-        Ok(Record::new(commit, lengths, bytes.split_off(8).into()))
+        Record::new(commit, lengths, &bytes[8..]).map(show).ok_or_else(|| self.no_record(offset))
+    }
+
+    #[cold]
+    fn no_record(&self, offset: u64) -> Error {
+        self.corrupt(offset, "no record where the index names one".to_owned())
     }
 
     /// Holds a record against its checksum.
     pub(crate) fn check(&self, keys: &Keys, offset: u64, record: &Record<'_>) -> Result<()> {
-        let (stored, computed) = (record.commit as u32, keys.checksum(record.namespace(), &record.body));
+        let (stored, computed) = (record.commit as u32, keys.checksum(record.namespace(), record.body));
         if stored == computed || stored == !computed {
             return Ok(());
         }
@@ -477,9 +482,10 @@ impl Segment {
 
 #[inline]
 fn read_mapped<'a>(map: &'a Map, keys: &Keys, offset: u64) -> Option<Record<'a>> {
+    map.prefetch_behind(offset);
     let (commit, length) = map.first_words(offset)?;
     let lengths = keys.lengths(length).filter(|_| commit as u32 != 0)?;
-    Record::new(commit, lengths, Cow::Borrowed(map.quiet(offset + 8, lengths.bytes() - 8)?))
+    Record::new(commit, lengths, map.quiet(offset + 8, lengths.bytes() - 8)?)
 }
 
 fn encode(keys: &Keys, record: &NewRecord<'_>, placing: Placing) -> Vec<u8> {
