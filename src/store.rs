@@ -116,12 +116,15 @@ impl Store {
         self.engine.remove(key.as_ref())
     }
 
-    /// The values of `keys`, in their order.
+    /// The values of `keys`, in their order. Asks for the cache lines of many before it looks at the first, so that their
+    /// misses overlap.
     ///
     /// # Errors
     /// The first that any of them meets.
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Option<Value>>> {
-        keys.into_iter().map(|key| self.get(key)).collect()
+        let keys: Vec<_> = keys.into_iter().collect();
+        let keys: Vec<_> = keys.iter().map(AsRef::as_ref).collect();
+        self.engine.get_many(&keys)
     }
 
     /// Writes all pairs, each for itself; of equal keys the last wins. Cheaper than single writes, and one flush for

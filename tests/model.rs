@@ -134,6 +134,29 @@ fn batches_answer_in_order_and_the_last_of_equal_keys_wins() {
 }
 
 #[test]
+fn many_keys_of_a_large_store_are_answered_as_one_by_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(dir.path()).unwrap();
+    // An index that no core's cache holds, so that the keys of a group are looked up together.
+    let count = 150_000_u32;
+    let pairs: Vec<_> = (0..count).map(|key| (key.to_le_bytes(), (key ^ 1).to_le_bytes())).collect();
+    store.insert_many(pairs).unwrap();
+    assert!(store.stats().index.bytes > 1 << 20);
+    (0..count).step_by(7).for_each(|key| assert!(store.remove(key.to_le_bytes()).unwrap()));
+    let keys: Vec<_> = (0..2 * count).step_by(3).chain([5, 5]).collect();
+    for some in [0, 1, 2, 31, 32, 33, keys.len()] {
+        let found = store.get_many(keys[..some].iter().map(|key| key.to_le_bytes())).unwrap();
+        assert_eq!(found.len(), some);
+        for (key, found) in keys.iter().zip(found) {
+            let expected = (*key < count && key % 7 != 0).then(|| (key ^ 1).to_le_bytes());
+            assert_eq!(found.as_deref(), expected.as_ref().map(|value| &value[..]), "key {key}");
+        }
+    }
+    let stats = store.stats();
+    assert_eq!(stats.hits.log + stats.misses.total, (1 + 2 + 31 + 32 + 33 + keys.len()) as u64);
+}
+
+#[test]
 fn a_value_outlives_the_store_and_its_lock() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(dir.path()).unwrap();

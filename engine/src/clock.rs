@@ -38,14 +38,14 @@ pub(crate) struct Clock {
     start_ms: u64,
     /// What a manual source said at open, and the latest time it made.
     manual: (u64, AtomicU64),
-    /// The monotonic clock at open.
-    start: Duration,
+    /// The monotonic clock at open, in ms.
+    monotonic_ms: u64,
     next: CachePadded<AtomicU64>,
 }
 
-fn monotonic(clock: ClockId) -> Duration {
+fn monotonic_ms(clock: ClockId) -> u64 {
     let now = clock_gettime(clock);
-    Duration::new(now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs() as u32)
+    now.tv_sec as u64 * 1_000 + now.tv_nsec as u64 / 1_000_000
 }
 
 #[cfg(target_os = "linux")]
@@ -66,7 +66,7 @@ impl Clock {
         let clock = Self {
             source,
             start_ms,
-            start: monotonic(ClockId::Monotonic),
+            monotonic_ms: monotonic_ms(ClockId::Monotonic),
             manual: (wall, AtomicU64::new(start_ms)),
             next: AtomicU64::new(last + 1).into(),
         };
@@ -83,7 +83,7 @@ impl Clock {
     #[inline]
     fn at(&self, clock: ClockId) -> u64 {
         match &self.source {
-            TimeSource::System => self.start_ms + monotonic(clock).saturating_sub(self.start).as_millis() as u64,
+            TimeSource::System => self.start_ms + monotonic_ms(clock).saturating_sub(self.monotonic_ms),
             TimeSource::Manual(now) => {
                 // As the monotonic clock does: on from the start, never back.
                 let (at_open, latest) = &self.manual;

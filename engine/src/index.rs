@@ -4,6 +4,7 @@
 //! or time; it asks its caller whether a location belongs to the key. Invariant: a key is published in
 //! at most one slot of the pages that readers can reach, and a slot keeps its key while its page lives.
 
+mod growth;
 mod page;
 mod pool;
 #[cfg(test)]
@@ -11,19 +12,17 @@ mod tests;
 
 use crossbeam_utils::CachePadded;
 use thermocline_tiers::{
-    Error, Guard, Kind, Location, Result, Slot, Tag, Word,
+    Error, Guard, Location, Result, Slot, Tag, Word,
     slot::{Bucket, Reserved},
 };
 
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, yield_now};
-use page::{Building, home, is_full};
-use pool::{PAGE_BUCKETS_MAX, Pool, Run};
+use page::{home, is_full};
+use pool::{Pool, Run};
 
 const SHARDS: usize = if cfg!(loom) { 1 } else { 16 };
 /// Hash bits that choose a shard.
 const SHARD_BITS: u32 = 8;
-/// A copy at least this large, in buckets, also splits the next page in line.
-const SPLIT_BUCKETS: u32 = if cfg!(loom) { 3 } else { 24 };
 /// Nodes of all shards together: for 2¹⁸ × 16 pages of at least 100 keys at twice their number.
 const NODES_MAX: usize = 1 << 26;
 
@@ -288,6 +287,12 @@ impl Index {
         Some(Search { at, passed: passed + 1, bucket, left: bucket.candidates(place.tag), ..search })
     }
 
+    /// The first location whose tag agrees, in the bucket where the search starts: nearly always the key's, if it has one.
+    #[inline]
+    pub(crate) fn first_candidate(&self, hash: u64) -> Option<Location> {
+        self.search(hash).next_candidate()
+    }
+
     /// Asks for the cache line where the search for a hash starts.
     #[inline]
     pub(crate) fn prefetch(&self, hash: u64) {
@@ -405,123 +410,6 @@ impl Index {
         let change = (taken * Gate::TAKEN).wrapping_sub(Gate::WRITER);
         // Release: what was published inside is seen by whoever closes the gate.
         self.gates[place.node].fetch_add(change, Ordering::Release).wrapping_add(change)
-    }
-
-    /// Closes a page's gate and waits for the writers inside; `false` if somebody else has closed it.
-    fn close(&self, node: usize) -> bool {
-        let gate = &self.gates[node];
-        // Acquire: pairs with the Release in `leave` of writers that have left already.
-        if gate.fetch_or(Gate::CLOSED, Ordering::Acquire) & Gate::CLOSED != 0 {
-            return false;
-        }
-        // Acquire: pairs with the Release in `leave`.
-        while gate.load(Ordering::Acquire) & Gate::WRITERS != 0 {
-            yield_now();
-        }
-        true
-    }
-
-    /// Opens a closed gate with a new count; writers may be knocking meanwhile.
-    fn reopen(&self, node: usize, taken: u32) {
-        let gate = &self.gates[node];
-        let old = Gate::taken(gate.load(Ordering::Relaxed));
-        let change = (taken.wrapping_sub(old)).wrapping_mul(Gate::TAKEN).wrapping_sub(Gate::CLOSED);
-        // Release: the new page is in its node before the gate opens.
-        gate.fetch_add(change, Ordering::Release);
-    }
-
-    /// Copies a page into one that fits its keys, and splits another one if it has grown large.
-    #[cold]
-    fn copy_page(&self, place: &Place, is_needed: bool, records: &impl Records) -> Result<()> {
-        if !self.close(place.node) {
-            yield_now();
-            return Ok(());
-        }
-        let taken = Gate::taken(self.gates[place.node].load(Ordering::Relaxed));
-        // Acquire: as in `place`. A page that was split stays closed, so the node is a page.
-        let run = Run::unpack(self.nodes[place.node].load(Ordering::Acquire)).expect("an open page is in its node");
-        if !is_full(taken, run.buckets) {
-            self.reopen(place.node, taken);
-            return Ok(());
-        }
-        let count = self.living(run, records).count();
-        let fits = count < PAGE_BUCKETS_MAX as usize * Bucket::SLOTS;
-        let Some(mut copy) = fits.then(|| Building::new(&self.pool, count as u32)).flatten() else {
-            self.reopen(place.node, taken);
-            // A page that is merely full enough to be copied still takes the key.
-            return if is_needed { Err(Error::IndexFull { bytes: self.pool.bytes_max() }) } else { Ok(()) };
-        };
-        // What could not be forgotten when they were counted may be by now: never more than were counted.
-        self.living(run, records).for_each(|word| copy.put(word));
-        // Release: pairs with the Acquire in `place`.
-        self.nodes[place.node].store(run.replaced_by(copy.run).pack(), Ordering::Release);
-        self.reopen(place.node, copy.taken);
-        self.pool.give(run);
-        if copy.run.buckets >= SPLIT_BUCKETS {
-            self.split_next(place.shard, records);
-        }
-        Ok(())
-    }
-
-    /// The words of a closed page, without keys that can be forgotten.
-    fn living<'a>(&'a self, run: Run, records: &'a impl Records) -> impl Iterator<Item = Word> + 'a {
-        self.pool.buckets(run).iter().flat_map(|bucket| bucket.iter()).map(Slot::load).filter(|word| {
-            match word.location() {
-                Some(at) => at.kind() != Kind::Removed || !records.is_forgettable(at),
-                None => false,
-            }
-        })
-    }
-
-    /// Splits the next page in line of a shard, unless another thread is at it or there is no memory.
-    fn split_next(&self, shard: usize, records: &impl Records) {
-        let Ok(_turn) = self.shards[shard].splitting.try_lock() else { return };
-        let pages = Pages(self.shards[shard].pages.load(Ordering::Relaxed));
-        // Of 2^level + split pages, the next in line is page `split` of that level.
-        let parent_id = pages.count() as usize;
-        let parent = parent_id * SHARDS + shard;
-        let halves = [2 * parent_id, 2 * parent_id + 1].map(|id| id * SHARDS + shard);
-        if halves[1] >= self.nodes.len().min(self.gates.len()) {
-            return;
-        }
-        while !self.close(parent) {
-            yield_now();
-        }
-        let run = Run::unpack(self.nodes[parent].load(Ordering::Acquire)).expect("the next page in line is a page");
-        let mut words = [Vec::new(), Vec::new()];
-        for word in self.living(run, records) {
-            if let Some((high, word)) = self.split_word(word, pages.level(), records) {
-                words[usize::from(high)].push(word);
-            }
-        }
-        let Some(mut low) = Building::new(&self.pool, words[0].len() as u32) else {
-            return self.reopen(parent, Gate::taken(self.gates[parent].load(Ordering::Relaxed)));
-        };
-        let Some(mut high) = Building::new(&self.pool, words[1].len() as u32) else {
-            self.pool.give(low.run);
-            return self.reopen(parent, Gate::taken(self.gates[parent].load(Ordering::Relaxed)));
-        };
-        for (half, words, node) in [(&mut low, &words[0], halves[0]), (&mut high, &words[1], halves[1])] {
-            words.iter().for_each(|word| half.put(*word));
-            // Relaxed: nobody knows this gate before `pages` says that there is such a page.
-            self.gates[node].store(half.taken * Gate::TAKEN, Ordering::Relaxed);
-            self.nodes[node].store(half.run.pack(), Ordering::Release);
-        }
-        // Release: pairs with the Acquire in `place`. From here on the halves are found; the parent,
-        // closed and complete, serves those who counted the pages before, until its node is cleared.
-        self.shards[shard].pages.store(pages.one_more().0, Ordering::Release);
-        self.nodes[parent].store(0, Ordering::Release);
-        self.pool.give(run);
-    }
-
-    /// Which half a word goes to, and the word there. A tag that has run out of bits is filled up from the key;
-    /// a key that cannot be read leaves the index.
-    fn split_word(&self, word: Word, level: u32, records: &impl Records) -> Option<(bool, Word)> {
-        let split = word.tag().split().or_else(|| {
-            let rest = records.hash_at(word.location()?)? << SHARD_BITS;
-            Tag::of(rest << level).split()
-        });
-        split.map(|(high, tag)| (high, word.with_tag(tag)))
     }
 
     /// Bytes of memory in use: pages, free runs, nodes and gates.

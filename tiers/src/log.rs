@@ -304,23 +304,29 @@ impl Log {
         (count, bytes)
     }
 
+    #[inline]
     fn check(&self, record: &NewRecord<'_>) -> Result<()> {
-        let too_large = |what, bytes: usize, bytes_max: usize| {
-            Err(Error::TooLarge { what, bytes: bytes as u64, bytes_max: bytes_max as u64 })
+        let fits = record.key.len() <= format::KEY_BYTES_MAX && record.value.len() <= format::VALUE_BYTES_MAX;
+        if fits && !self.options.read_only && !self.flusher.has_failed() { Ok(()) } else { Err(self.refuse(record)) }
+    }
+
+    /// Why [`check`](Self::check) refuses.
+    #[cold]
+    fn refuse(&self, record: &NewRecord<'_>) -> Error {
+        let too_large = |what, bytes: usize, bytes_max: usize| Error::TooLarge {
+            what,
+            bytes: bytes as u64,
+            bytes_max: bytes_max as u64,
         };
         if record.key.len() > format::KEY_BYTES_MAX {
-            return too_large("key", record.key.len(), format::KEY_BYTES_MAX);
+            too_large("key", record.key.len(), format::KEY_BYTES_MAX)
+        } else if record.value.len() > format::VALUE_BYTES_MAX {
+            too_large("value", record.value.len(), format::VALUE_BYTES_MAX)
+        } else if self.options.read_only {
+            Error::ReadOnly { directory: self.directory() }
+        } else {
+            self.flusher.suspended(&*self.medium)
         }
-        if record.value.len() > format::VALUE_BYTES_MAX {
-            return too_large("value", record.value.len(), format::VALUE_BYTES_MAX);
-        }
-        if self.options.read_only {
-            return Err(Error::ReadOnly { directory: self.directory() });
-        }
-        if self.flusher.has_failed() {
-            return Err(self.flusher.suspended(&*self.medium));
-        }
-        Ok(())
     }
 
     #[inline]
@@ -354,7 +360,8 @@ impl Log {
     fn reserve(&self, bytes: u64) -> Result<(&SharedSegment, u64)> {
         loop {
             let tail = self.tail();
-            if let Some(segment) = self.table.get(tail.base()).filter(|_| tail.is_somewhere()) {
+            let segment = self.table.get(tail.base()).filter(|_| tail.is_somewhere());
+            if let Some(segment) = segment {
                 let end = tail.offset() + bytes;
                 // Before reserving, so that a full disk leaves no hole.
                 if end > segment.ready() && end <= segment.capacity {
@@ -364,7 +371,8 @@ impl Log {
             // AcqRel: the segment was put into the table before the tail named it (see `tail`); Release so
             // that whoever reserves behind us sees what we saw.
             let mine = Tail(self.tail.fetch_add(bytes / 8, Ordering::AcqRel));
-            if let Some(segment) = self.table.get(mine.base()) {
+            let segment = if mine.base() == tail.base() { segment } else { self.table.get(mine.base()) };
+            if let Some(segment) = segment {
                 let end = mine.offset() + bytes;
                 if end <= segment.capacity && mine.is_somewhere() {
                     if let Err(error) = segment.make_ready(end) {
@@ -484,6 +492,14 @@ impl Log {
             self.check_at(at)?;
         }
         self.read_unchecked(at, show)
+    }
+
+    /// Asks for the first cache lines of the record at `at`, for somebody who reads it soon.
+    #[inline]
+    pub fn prefetch(&self, at: Location) {
+        if let Ok((segment, offset)) = self.find(at) {
+            segment.prefetch(offset);
+        }
     }
 
     #[cold]

@@ -148,6 +148,7 @@ impl Tag {
     }
 
     /// Consumes the highest bit, or `None` when the rest would be too short to choose a bucket.
+    #[inline]
     pub fn split(self) -> Option<(bool, Self)> {
         let known = Self::BITS - self.0.trailing_zeros();
         let high = self.0 >> Self::BITS & 1 == 1;
@@ -193,6 +194,7 @@ impl Word {
     }
 
     /// The same location under another tag; for copying a page that splits.
+    #[inline]
     pub fn with_tag(self, tag: Tag) -> Self {
         Self(self.0 & ((1 << TAG_SHIFT) - 1) | (tag.0 as u64) << TAG_SHIFT)
     }

@@ -12,6 +12,9 @@ const LOAD_MAX: u32 = 85;
 /// To this share.
 const LOAD_COPIED: u32 = 70;
 
+/// A power of two, so that a remainder stands for a check.
+const FILLED: usize = (PAGE_BUCKETS_MAX as usize).next_power_of_two();
+
 /// Where a tag's search starts in a page of `buckets`.
 #[inline]
 pub(super) fn home(tag: Tag, buckets: u32) -> usize {
@@ -33,7 +36,8 @@ pub(super) fn buckets_for(count: u32) -> u32 {
 pub(super) struct Building<'a> {
     pub(super) run: Run,
     buckets: &'a [Bucket],
-    filled: [u8; PAGE_BUCKETS_MAX as usize],
+    /// How many slots of each bucket are taken.
+    filled: [u8; FILLED],
     pub(super) taken: u32,
 }
 
@@ -41,18 +45,19 @@ impl<'a> Building<'a> {
     /// Starts a page for `count` keys; `None` when there is no memory for it.
     pub(super) fn new(pool: &'a Pool, count: u32) -> Option<Self> {
         let run = pool.take(buckets_for(count))?;
-        Some(Self { run, buckets: pool.buckets(run), filled: [0; PAGE_BUCKETS_MAX as usize], taken: 0 })
+        Some(Self { run, buckets: pool.buckets(run), filled: [0; FILLED], taken: 0 })
     }
 
     /// Puts a word into the first vacant slot from its home on.
     #[inline]
     pub(super) fn put(&mut self, word: Word) {
         let mut bucket = home(word.tag(), self.run.buckets);
-        while self.filled[bucket] as usize == Bucket::SLOTS {
+        while self.filled[bucket % FILLED] as usize == Bucket::SLOTS {
             bucket = if bucket + 1 == self.run.buckets as usize { 0 } else { bucket + 1 };
         }
-        self.buckets[bucket][self.filled[bucket] as usize].copy_unpublished(word);
-        self.filled[bucket] += 1;
+        let filled = &mut self.filled[bucket % FILLED];
+        self.buckets[bucket][*filled as usize % Bucket::SLOTS].copy_unpublished(word);
+        *filled += 1;
         self.taken += 1;
     }
 }

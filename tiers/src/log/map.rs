@@ -92,8 +92,8 @@ impl Map {
 
     #[inline]
     fn check(&self, offset: u64, bytes: u64) -> usize {
-        let end = offset.checked_add(bytes);
-        assert!(end.is_some_and(|end| end <= self.bytes()), "offset {offset} and {bytes} bytes are beyond the map");
+        let fits = self.bytes.checked_sub(bytes).is_some_and(|last| offset <= last);
+        assert!(fits, "offset {offset} and {bytes} bytes are beyond the map");
         offset as usize
     }
 
@@ -127,17 +127,15 @@ impl Map {
         Some((u64::from_le(commit), u64::from_le(length)))
     }
 
-    /// Asks for the two cache lines behind the one at `offset`: where a record's value lies, most often, is known only
-    /// when its header has come.
+    /// Asks for three cache lines from `offset` on, the first ones of a record: where its value lies is known only when its
+    /// header has come, and by then the value should be on its way.
     #[inline]
-    pub(crate) fn prefetch_behind(&self, offset: u64) {
+    pub(crate) fn prefetch(&self, offset: u64) {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
-        // SAFETY: a prefetch changes nothing but the cache, and may be given any address.
-        unsafe {
+        for line in [0, 64, 128] {
             use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            let start = self.start.0.wrapping_add(offset as usize);
-            _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(64).cast());
-            _mm_prefetch::<_MM_HINT_T0>(start.wrapping_add(128).cast());
+            // SAFETY: a prefetch changes nothing but the cache, and may be given any address.
+            unsafe { _mm_prefetch::<_MM_HINT_T0>(self.start.0.wrapping_add(offset as usize + line).cast()) }
         }
     }
 
@@ -149,14 +147,17 @@ impl Map {
         self.atomic(offset).store(word.to_le(), Ordering::Release);
     }
 
-    /// Copies `bytes` to `offset`, into a range that the caller reserved.
+    /// Copies `parts` side by side to `offset`, into a range that the caller reserved.
     #[inline]
-    pub(crate) fn fill(&self, offset: u64, bytes: &[u8]) {
+    pub(crate) fn fill<const COUNT: usize>(&self, offset: u64, parts: [&[u8]; COUNT]) {
         assert!(self.writable, "only writable segments are written");
-        let offset = self.check(offset, bytes.len() as u64);
-        // SAFETY: the target is inside the mapping (`check`) and writable; `bytes` cannot overlap it, since
-        // slices into the map cover committed records only, and the caller's range is not committed.
-        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.start.0.add(offset), bytes.len()) }
+        let mut at = self.check(offset, parts.iter().map(|part| part.len() as u64).sum());
+        for part in parts {
+            // SAFETY: the target is inside the mapping (`check`, for all parts) and writable; `part` cannot overlap it,
+            // since slices into the map cover committed records only, and the caller's range is not committed.
+            unsafe { ptr::copy_nonoverlapping(part.as_ptr(), self.start.0.add(at), part.len()) }
+            at += part.len();
+        }
     }
 
     /// The bytes of a range that nobody writes: committed, or quiet because no writer is in flight.
@@ -184,12 +185,12 @@ mod tests {
     #[test]
     fn what_is_stored_is_loaded_and_nothing_beyond_the_end() {
         let map = Map::anonymous(4096).unwrap();
-        map.fill(8, b"thermocline");
+        map.fill(8, [b"thermo", b"", b"cline"]);
         map.store_word(0, 7);
         assert_eq!((map.word(0), map.quiet(8, 11)), (7, Some(&b"thermocline"[..])));
         assert_eq!(map.quiet(4096, 1), None);
         assert_eq!(map.quiet(u64::MAX, 2), None);
-        assert!(std::panic::catch_unwind(|| map.fill(4090, b"1234567")).is_err());
+        assert!(std::panic::catch_unwind(|| map.fill(4090, [b"1234", b"567"])).is_err());
     }
 
     #[test]

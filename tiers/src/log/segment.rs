@@ -268,11 +268,14 @@ impl Segment {
     ///
     /// # Errors
     /// [`Error::Io`] when the disk is full or fails; what was ready stays so.
+    #[inline]
     pub(crate) fn make_ready(&self, to: u64) -> Result<()> {
+        if self.ready() >= to { Ok(()) } else { self.make_ready_now(to) }
+    }
+
+    #[cold]
+    fn make_ready_now(&self, to: u64) -> Result<()> {
         let to = to.next_multiple_of(STEP_BYTES).min(self.capacity);
-        if self.ready() >= to {
-            return Ok(());
-        }
         // Guards nothing but the order of the steps: two threads must not zero what one of them filled.
         let _one = self.readying.lock().unwrap_or_else(PoisonError::into_inner);
         let mut from = self.ready();
@@ -300,9 +303,7 @@ impl Segment {
         match &self.map {
             Some(map) if placing != Placing::Written => {
                 map.store_word(offset + 8, keys.length_word(record.key.len(), record.value.len()));
-                map.fill(offset + 16, &record.header.encode());
-                map.fill(offset + HEADER_BYTES, record.key);
-                map.fill(offset + HEADER_BYTES + record.key.len() as u64, record.value);
+                map.fill(offset + 16, [&record.header.encode(), record.key, record.value]);
                 let body = map.quiet(offset + 8, HEADER_BYTES - 8 + (record.key.len() + record.value.len()) as u64);
                 let sum = keys.checksum(record.namespace, body.unwrap_or_default());
                 let sum = if placing == Placing::Provisional { !sum } else { sum };
@@ -396,6 +397,14 @@ impl Segment {
         }
     }
 
+    /// Asks for the first cache lines of the record at `offset`, if it is mapped.
+    #[inline]
+    pub(crate) fn prefetch(&self, offset: u64) {
+        if let Some(map) = &self.map {
+            map.prefetch(offset);
+        }
+    }
+
     #[cold]
     fn read_unmapped<R>(&self, keys: &Keys, offset: u64, show: impl FnOnce(Record<'_>) -> R) -> Result<R> {
         let io = |offset| Error::io("read", self.path.clone(), offset);
@@ -482,7 +491,7 @@ impl Segment {
 
 #[inline]
 fn read_mapped<'a>(map: &'a Map, keys: &Keys, offset: u64) -> Option<Record<'a>> {
-    map.prefetch_behind(offset);
+    map.prefetch(offset);
     let (commit, length) = map.first_words(offset)?;
     let lengths = keys.lengths(length).filter(|_| commit as u32 != 0)?;
     Record::new(commit, lengths, map.quiet(offset + 8, lengths.bytes() - 8)?)

@@ -9,7 +9,7 @@ use super::{Bucket, Slot};
 use crate::sync::AtomicU64;
 
 /// A long array of zeroed atomics whose addresses are reserved at once and whose memory comes with use.
-pub struct Reserved<T>(reserved::Reserved<T>);
+pub struct Reserved<T>(memory::Reserved<T>);
 
 impl<T: Zeroed> Reserved<T> {
     /// Reserves `count` items, fewer (by halving) when the system refuses so many addresses.
@@ -17,7 +17,7 @@ impl<T: Zeroed> Reserved<T> {
     /// # Errors
     /// What the system says when it refuses even 2 MiB.
     pub fn new(count: usize) -> std::io::Result<Self> {
-        reserved::Reserved::new(count).map(Self)
+        memory::Reserved::new(count).map(Self)
     }
 }
 
@@ -58,7 +58,7 @@ mod sealed {
 }
 
 #[cfg(not(any(loom, miri)))]
-mod reserved {
+mod memory {
     use memmap2::{Advice, MmapOptions, MmapRaw};
 
     const HUGE_PAGE_BYTES: usize = 2 << 20;
@@ -122,7 +122,7 @@ mod reserved {
 }
 
 #[cfg(any(loom, miri))]
-mod reserved {
+mod memory {
     /// See [`super::Reserved`]; a vector where the system's mappings cannot be used.
     #[derive(Debug)]
     pub(super) struct Reserved<T>(Vec<T>);

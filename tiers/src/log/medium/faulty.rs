@@ -73,7 +73,7 @@ struct Node {
 impl Node {
     fn new(content: &[u8]) -> io::Result<Self> {
         let cache = Map::anonymous(content.len() as u64)?;
-        cache.fill(0, content);
+        cache.fill(0, [content]);
         Ok(Self {
             cache,
             bytes: content.len() as u64,
@@ -109,10 +109,10 @@ impl Node {
     fn resize(&mut self, bytes: u64) -> io::Result<()> {
         if bytes > self.cache.bytes() {
             let cache = Map::anonymous(bytes)?;
-            cache.fill(0, self.content());
+            cache.fill(0, [self.content()]);
             self.cache = cache;
         } else if bytes < self.bytes {
-            self.cache.fill(bytes, &vec![0; (self.bytes - bytes) as usize]);
+            self.cache.fill(bytes, [&vec![0; (self.bytes - bytes) as usize][..]]);
         }
         self.bytes = bytes;
         Ok(())
@@ -427,7 +427,7 @@ impl File for FaultyFile {
         if end > node.bytes {
             node.resize(end)?;
         }
-        node.cache.fill(offset, bytes);
+        node.cache.fill(offset, [bytes]);
         if !bytes.is_empty() {
             node.written.extend(offset as usize / SECTOR..=(end as usize - 1) / SECTOR);
         }
