@@ -170,10 +170,10 @@ impl Engine {
         at.kind() == Kind::Log && !self.clock.has_passed(record.header().deadline_ms)
     }
 
-    /// The number of entries: exact, and a walk over the index if entries can expire. Those whose records cannot be
-    /// read are not counted.
+    /// The number of entries: exact, and a walk over the index if entries can expire or opening found damage. Those whose
+    /// records are damaged are not counted.
     pub fn len(&self) -> u64 {
-        match self.has_deadlines.load(Ordering::Relaxed) {
+        match self.has_deadlines.load(Ordering::Relaxed) || self.recovery.damaged > 0 {
             true => self.keys().filter(Result::is_ok).count() as u64,
             false => self.len_estimate(),
         }

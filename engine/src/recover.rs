@@ -1,13 +1,13 @@
 //! Recovery: rebuilding the index from the log.
 //!
-//! Holds one rule: of the records of a key the highest sequence wins. Segments are scanned side by side and in any
-//! order. Never believes a length or a key; the tiers do the looking.
+//! Holds one rule: of the records of a key the highest sequence wins, and a damaged one over what stands before it.
+//! Segments are scanned side by side and in any order. Never believes a length or a key; the tiers do the looking.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use thermocline_tiers::{
     Guard, Kind, Location, Result,
-    log::{Log, Scanned, scan::Found},
+    log::{Log, Record, Scanned, scan::Found},
 };
 
 use crate::{
@@ -44,8 +44,41 @@ impl Records for Remembering<'_> {
     }
 }
 
+/// A damaged record: what it says of its sequence does not count, only its place does.
+struct Claim {
+    at: Location,
+    key: Vec<u8>,
+    bytes: u64,
+}
+
+/// What one segment gave.
+struct Part {
+    scanned: Scanned,
+    recovery: Recovery,
+    claims: Vec<Claim>,
+}
+
 /// Publishes the newest record of every key in `log` and makes the log ready to append.
 pub(crate) fn recover(log: &mut Log, index: &Index, counters: &Counters) -> Result<Recovery> {
+    let mut recovery = Recovery::default();
+    let (mut scanned, mut claims) = (Vec::new(), Vec::new());
+    for part in scan_all(log, index, counters)? {
+        recovery.records += part.recovery.records;
+        recovery.damaged += part.recovery.damaged;
+        recovery.last_sequence = recovery.last_sequence.max(part.recovery.last_sequence);
+        recovery.has_deadlines |= part.recovery.has_deadlines;
+        scanned.push(part.scanned);
+        claims.extend(part.claims);
+    }
+    // After all whole records and in the order of their places: neither depends on the other then.
+    claims.sort_by_key(|claim| claim.at.address());
+    claims.iter().try_for_each(|claim| publish_claim(log, index, counters, claim))?;
+    log.start(&scanned)?;
+    Ok(recovery)
+}
+
+/// Scans the segments side by side; returns what they gave in their order.
+fn scan_all(log: &Log, index: &Index, counters: &Counters) -> Result<Vec<Part>> {
     let count = log.found_count();
     let next = AtomicUsize::new(0);
     // Relaxed: each segment is drawn once, in whatever order.
@@ -61,49 +94,53 @@ pub(crate) fn recover(log: &mut Log, index: &Index, counters: &Counters) -> Resu
         parts
     });
     parts.sort_by_key(|(segment, _)| *segment);
-    let mut all = Vec::with_capacity(count);
-    let mut recovery = Recovery::default();
-    for (_, result) in parts {
-        let (scanned, part) = result?;
-        recovery.records += part.records;
-        recovery.damaged += part.damaged;
-        recovery.last_sequence = recovery.last_sequence.max(part.last_sequence);
-        recovery.has_deadlines |= part.has_deadlines;
-        all.push(scanned);
-    }
-    log.start(&all)?;
-    Ok(recovery)
+    parts.into_iter().map(|(_, part)| part).collect()
 }
 
-fn scan_one(log: &Log, segment: usize, index: &Index, counters: &Counters) -> Result<(Scanned, Recovery)> {
-    let mut part = Recovery::default();
+fn scan_one(log: &Log, segment: usize, index: &Index, counters: &Counters) -> Result<Part> {
+    let (mut recovery, mut claims) = (Recovery::default(), Vec::new());
     let scanned = log.scan(segment, |found, at| {
-        if !at.is_unverified() {
-            part.last_sequence = part.last_sequence.max(found.header.sequence);
+        recovery.has_deadlines |= found.header.deadline_ms != 0;
+        if at.is_unverified() {
+            claims.push(Claim { at, key: found.key.to_vec(), bytes: found.bytes });
+            return Ok(());
         }
-        part.has_deadlines |= found.header.deadline_ms != 0;
-        publish(log, index, counters, found, at)
+        recovery.last_sequence = recovery.last_sequence.max(found.header.sequence);
+        publish_whole(log, index, counters, found, at)
     })?;
-    part.records = scanned.records;
-    part.damaged = scanned.damaged.len() as u64;
-    Ok((scanned, part))
+    recovery.records = scanned.records;
+    recovery.damaged = scanned.damaged.len() as u64;
+    Ok(Part { scanned, recovery, claims })
 }
 
-fn publish(log: &Log, index: &Index, counters: &Counters, found: &Found<'_>, at: Location) -> Result<()> {
+/// The highest sequence wins; of equal ones, which only copies have, the later place.
+fn publish_whole(log: &Log, index: &Index, counters: &Counters, found: &Found<'_>, at: Location) -> Result<()> {
+    publish(log, index, counters, found.key, found.bytes, at, |there, record| {
+        (found.header.sequence, at.address()) > (record.header().sequence, there.address())
+    })
+}
+
+/// A damaged record wins over what stands before it in the log.
+fn publish_claim(log: &Log, index: &Index, counters: &Counters, claim: &Claim) -> Result<()> {
+    let at = claim.at;
+    publish(log, index, counters, &claim.key, claim.bytes, at, |there, _| at.address() > there.address())
+}
+
+fn publish(
+    log: &Log,
+    index: &Index,
+    counters: &Counters,
+    key: &[u8],
+    bytes: u64,
+    at: Location,
+    wins_over: impl Fn(Location, &Record<'_>) -> bool,
+) -> Result<()> {
     let guard = Guard::pin();
-    let hash = log.keys().hash(found.key);
-    let published = index.publish(hash, at, &guard, &Remembering(InLog(log)), |there| {
-        InLog(log).read_to_replace(there, |record| {
-            // What a damaged record says of its sequence does not count: then the later place in the log decides.
-            let is_newer = match at.is_unverified() || there.is_unverified() {
-                true => at.address() > there.address(),
-                false => record.as_ref().is_none_or(|record| found.header.sequence > record.header().sequence),
-            };
-            match record.is_none_or(|record| record.key() == found.key) {
-                false => Verdict::Other,
-                true if is_newer => Verdict::Replace,
-                true => Verdict::Keep,
-            }
+    let published = index.publish(log.keys().hash(key), at, &guard, &Remembering(InLog(log)), |there| {
+        InLog(log).read_to_replace(there, |record| match record {
+            Some(record) if record.key() != key => Verdict::Other,
+            Some(record) if !wins_over(there, &record) => Verdict::Keep,
+            _ => Verdict::Replace,
         })
     })?;
     let replaced = match published {
@@ -113,7 +150,7 @@ fn publish(log: &Log, index: &Index, counters: &Counters, found: &Found<'_>, at:
     };
     if at.kind() == Kind::Log {
         counters.add(Count::Added, 1, &guard);
-        counters.add(Count::LiveBytesAdded, found.bytes, &guard);
+        counters.add(Count::LiveBytesAdded, bytes, &guard);
     }
     if let Some(old) = replaced.filter(|old| old.kind() == Kind::Log) {
         counters.add(Count::Taken, 1, &guard);

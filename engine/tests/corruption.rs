@@ -238,3 +238,20 @@ fn a_mapped_store_cut_at_any_byte_serves_what_is_left() {
 fn an_unmapped_store_cut_at_any_byte_serves_what_is_left() {
     cut_at_every_byte(false);
 }
+
+#[test]
+fn what_is_damaged_is_not_counted() {
+    let medium = Faulty::new(true);
+    let engine = open(&medium, &small()).unwrap();
+    (0..3).for_each(|number| engine.insert(&key(number), &value(number, 1), &at(false)).unwrap());
+    engine.close().unwrap();
+    let name = "0000000000000001.segment";
+    let mut bytes = medium.read(name).unwrap();
+    bytes[128] ^= 1;
+    medium.write(name, &bytes);
+    let engine = open(&medium, &small()).unwrap();
+    assert!(look(&engine, 0).is_err());
+    assert_eq!(engine.len(), 2);
+    engine.insert(&key(0), &value(0, 2), &at(false)).unwrap();
+    assert_eq!(engine.len(), 3);
+}

@@ -140,8 +140,10 @@ impl Life<'_> {
         let new = NewRecord { header, namespace: 0, key: b"new", value: &value };
         let survives = if turn == 1 { Survives::PowerCut } else { Survives::Kill };
         let placed = log.append(&new, survives).expect("nothing fails here");
-        let read = log.read(placed.location).expect("a record that was just placed");
-        assert_eq!((read.header(), read.key(), read.value()), (header, &b"new"[..], &value[..]));
+        let read = log.read(placed.location, |read| {
+            assert_eq!((read.header(), read.key(), read.value()), (header, &b"new"[..], &value[..]));
+        });
+        read.expect("a record that was just placed");
         let (sequence, key) = (header.sequence, b"new".to_vec());
         self.found.push(Record { kind: RecordKind::Value as u8, sequence, deadline_ms: 0, key, value });
         let mut met = Vec::new();
@@ -158,12 +160,13 @@ impl Life<'_> {
 
 /// A location that a scan gave out reads as what was found there, or says that it is damaged.
 fn read_at(log: &Log, at: Location, found: &Found<'_>) {
-    match log.read(at) {
-        Ok(record) => {
-            assert!(!at.is_unverified(), "damage at {} reads as if it were whole", found.offset);
-            assert_eq!((record.header(), record.key(), record.value()), (found.header, found.key, found.value));
-            assert_eq!((record.namespace(), record.bytes()), (found.namespace, found.bytes));
-        }
+    let read = log.read(at, |record| {
+        assert!(!at.is_unverified(), "damage at {} reads as if it were whole", found.offset);
+        assert_eq!((record.header(), record.key(), record.value()), (found.header, found.key, found.value));
+        assert_eq!((record.namespace(), record.bytes()), (found.namespace, found.bytes));
+    });
+    match read {
+        Ok(()) => {}
         Err(Error::Corrupt { .. }) => assert!(at.is_unverified(), "a whole record at {} is damaged", found.offset),
         Err(error) => panic!("{error}"),
     }
