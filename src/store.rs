@@ -138,12 +138,14 @@ impl Store {
         self.engine.insert_many(&pairs, &Attributes::new())
     }
 
-    /// Removes all `keys` and returns how many were there.
+    /// Removes all `keys` and returns how many were there. One flush for all on a store whose writes are durable.
     ///
     /// # Errors
     /// As for [`remove`](Self::remove); some of them may be gone.
     pub fn remove_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<u64> {
-        keys.into_iter().map(|key| self.remove(key).map(u64::from)).sum()
+        let keys: Vec<_> = keys.into_iter().collect();
+        let keys: Vec<_> = keys.iter().map(AsRef::as_ref).collect();
+        self.engine.remove_many(&keys)
     }
 
     /// Writes `new` under `key` (or removes it, for `None`) if the sequence of its entry is `expected`, where `None`

@@ -6,7 +6,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, PoisonError, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -14,7 +14,7 @@ use std::{
 
 use thermocline_tiers::{
     Error, Guard, Kind, Location, Result,
-    log::{self, Log, Record},
+    log::{self, Log, Record, Survives},
 };
 
 use crate::{
@@ -71,6 +71,8 @@ pub struct Engine {
     pub(crate) counters: Counters,
     pub(crate) recovery: Recovery,
     pub(crate) options: Options,
+    /// Held to read by exchanges between being seen and counting, and taken to write before a flush.
+    pub(crate) exchanging: RwLock<()>,
     /// Whether any entry ever had a deadline; without one the length needs no walk.
     pub(crate) has_deadlines: AtomicBool,
     closed: bool,
@@ -97,8 +99,11 @@ impl InLog<'_> {
 }
 
 impl Records for InLog<'_> {
-    fn hash_at(&self, at: Location) -> Option<u64> {
-        self.0.read_unchecked(at, |record| self.0.keys().hash(record.key())).ok()
+    fn hash_at(&self, at: Location) -> Result<Option<u64>> {
+        match self.0.read_unchecked(at, |record| self.0.keys().hash(record.key())) {
+            Err(Error::Corrupt { .. }) => Ok(None),
+            other => other.map(Some),
+        }
     }
 
     fn is_forgettable(&self, at: Location) -> bool {
@@ -140,6 +145,7 @@ impl Engine {
             has_deadlines: AtomicBool::new(recovered.has_deadlines),
             recovery: recovered,
             options,
+            exchanging: RwLock::new(()),
             closed: false,
         })
     }
@@ -198,7 +204,25 @@ impl Engine {
     pub fn sync(&self) -> Result<()> {
         Guard::pin().retire(self.log.quiescer());
         Guard::reclaim();
+        self.let_exchanges_count();
         self.log.sync()
+    }
+
+    /// Flushes what was appended, if it is to survive a power cut; concurrent callers share a flush.
+    #[inline]
+    pub(crate) fn make_durable(&self, survives: Survives) -> Result<()> {
+        match survives {
+            Survives::Kill => Ok(()),
+            Survives::PowerCut => {
+                self.let_exchanges_count();
+                self.log.flush()
+            }
+        }
+    }
+
+    /// Waits until every exchange that somebody can have seen counts, so that what is flushed next includes it.
+    fn let_exchanges_count(&self) {
+        drop(self.exchanging.write().unwrap_or_else(PoisonError::into_inner));
     }
 
     /// Ends the store: everything durable, reserved space given back, the lock released.

@@ -1,7 +1,10 @@
 //! Compare and exchange: an update that counts only if nobody came between.
 //!
 //! Holds the order that keeps a lost exchange lost, live and in recovery: its record is placed provisionally, published
-//! only over exactly what was looked at, and committed after that; a loser's record becomes a void.
+//! only over exactly what was looked at, and committed after that; a loser's record becomes a void. A flush waits for
+//! the moment in between.
+
+use std::sync::PoisonError;
 
 use thermocline_tiers::{
     Guard, Location, Result,
@@ -57,6 +60,7 @@ impl Engine {
     fn try_exchange(&self, record: &NewRecord<'_>, seen: Option<Location>, guard: &Guard) -> Result<bool> {
         let placed = self.log.append_provisional(record)?;
         let hash = self.log.keys().hash(record.key);
+        let counting = self.exchanging.read().unwrap_or_else(PoisonError::into_inner);
         let published = self.index.publish(hash, placed.location, guard, &InLog(&self.log), |there| {
             if Some(there) == seen {
                 return Ok(Verdict::Replace);
@@ -72,8 +76,9 @@ impl Engine {
                     self.take_back(hash, placed.location, seen, guard)?;
                     return Err(error);
                 }
+                drop(counting);
                 self.count_published(record, published, guard);
-                self.log.make_durable(self.options.durability.survives()).map(|()| true)
+                self.make_durable(self.options.durability.survives()).map(|()| true)
             }
             lost => {
                 self.log.revoke(placed.location, record)?;

@@ -62,8 +62,11 @@ impl Gate {
 
 /// What the index asks of the records that its slots name.
 pub(crate) trait Records {
-    /// The hash of the key at `at`, or `None` if it cannot be read.
-    fn hash_at(&self, at: Location) -> Option<u64>;
+    /// The hash of the key at `at`, or `None` if there is no record.
+    ///
+    /// # Errors
+    /// What reading it says.
+    fn hash_at(&self, at: Location) -> Result<Option<u64>>;
 
     /// Whether the removed key at `at` can be forgotten.
     fn is_forgettable(&self, at: Location) -> bool;

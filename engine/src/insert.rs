@@ -1,7 +1,7 @@
 //! Insert and remove: place a record in the log, publish it in the key's slot, count what it displaced.
 //!
 //! Holds the rule that a key's sequence never goes down: a write that meets a higher one is done. `remove` places a
-//! tombstone instead of a value; batches share a reservation and a flush.
+//! tombstone instead of a value.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -15,9 +15,6 @@ use crate::{
     engine::{Engine, InLog},
     index::{Published, Verdict},
 };
-
-/// How many records ahead a batch asks for the index's cache lines.
-const PREFETCHED: usize = 8;
 
 /// What an acknowledged write survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -120,7 +117,7 @@ impl Engine {
     fn write(&self, hash: u64, record: &NewRecord<'_>, survives: Survives, guard: &Guard) -> Result<Option<Location>> {
         let known = self.known(hash, record.key, guard)?;
         let placed = self.log.append(record, survives)?;
-        let durable = self.log.make_durable(survives);
+        let durable = self.make_durable(survives);
         let displaced = self.publish(hash, record, placed, known, guard);
         durable.and(displaced)
     }
@@ -128,7 +125,7 @@ impl Engine {
     /// The location and the sequence of a key, where a read can fail: then it shall fail before anything is written,
     /// not between writing and publishing.
     #[inline]
-    fn known(&self, hash: u64, key: &[u8], guard: &Guard) -> Result<Option<(Location, u64)>> {
+    pub(crate) fn known(&self, hash: u64, key: &[u8], guard: &Guard) -> Result<Option<(Location, u64)>> {
         if !self.log.reads_by_calls() {
             return Ok(None);
         }
@@ -142,7 +139,7 @@ impl Engine {
 
     /// Names a placed record in its key's slot unless a newer one is there; returns what was displaced.
     #[inline]
-    fn publish(
+    pub(crate) fn publish(
         &self,
         hash: u64,
         record: &NewRecord<'_>,
@@ -218,14 +215,7 @@ impl Engine {
     pub fn remove(&self, key: &[u8]) -> Result<bool> {
         let guard = Guard::pin();
         let hash = self.log.keys().hash(key);
-        let found = self.index.find(hash, &guard, |at| {
-            InLog(&self.log).read_to_replace(at, |record| match record {
-                Some(record) => (record.key() == key).then(|| self.is_living(at, &record)),
-                // A damaged entry is there, and can be removed.
-                None => Some(true),
-            })
-        })?;
-        if found != Some(true) {
+        if !self.is_there(hash, key, &guard)? {
             return Ok(false);
         }
         let header = Header { kind: RecordKind::Tombstone, sequence: self.clock.draw(1), deadline_ms: 0 };
@@ -234,37 +224,14 @@ impl Engine {
         Ok(displaced.is_some_and(|old| old.kind() == Kind::Log))
     }
 
-    /// Writes all pairs, each for itself, with one reservation for as many as fit and one flush if they are to be
-    /// durable; of equal keys the last wins.
-    ///
-    /// # Errors
-    /// As for [`insert`](Self::insert); some of the pairs may have been written.
-    pub fn insert_many(&self, pairs: &[(&[u8], &[u8])], attributes: &Attributes) -> Result<()> {
-        let deadline_ms = self.deadline_ms(attributes.ttl)?;
-        let guard = Guard::pin();
-        let first = self.clock.draw(pairs.len() as u64);
-        let records: Vec<_> = (first..)
-            .zip(pairs)
-            .map(|(sequence, (key, value))| {
-                let header = Header { kind: RecordKind::Value, sequence, deadline_ms };
-                NewRecord { header, namespace: 0, key, value }
+    /// Whether a key has an entry that can be removed: a living one, or a damaged one.
+    pub(crate) fn is_there(&self, hash: u64, key: &[u8], guard: &Guard) -> Result<bool> {
+        let found = self.index.find(hash, guard, |at| {
+            InLog(&self.log).read_to_replace(at, |record| match record {
+                Some(record) => (record.key() == key).then(|| self.is_living(at, &record)),
+                None => Some(true),
             })
-            .collect();
-        let hashes: Vec<_> = pairs.iter().map(|(key, _)| self.log.keys().hash(key)).collect();
-        let survives = attributes.durability.unwrap_or(self.options.durability).survives();
-        let known = hashes.iter().zip(pairs).map(|(hash, (key, _))| self.known(*hash, key, &guard));
-        let known = known.collect::<Result<Vec<_>>>()?;
-        let (placed, appended) = self.log.append_many(&records, survives);
-        let durable = self.log.make_durable(survives);
-        let mut published = Ok(());
-        // One that fails does not keep the others from being seen: they are in the log.
-        for (index, placed) in placed.into_iter().enumerate() {
-            if let Some(hash) = hashes.get(index + PREFETCHED) {
-                self.index.prefetch(*hash);
-            }
-            let one = self.publish(hashes[index], &records[index], placed, known[index], &guard);
-            published = published.and(one.map(|_| ()));
-        }
-        appended.and(durable).and(published)
+        })?;
+        Ok(found == Some(true))
     }
 }

@@ -3,6 +3,7 @@
 //! Never holds byte offsets, file names or `unsafe`. `DESIGN.md` has the life of an insert, a get and a crash.
 #![forbid(unsafe_code)]
 
+mod batch;
 mod clock;
 mod counters;
 mod engine;

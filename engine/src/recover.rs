@@ -35,7 +35,7 @@ pub struct Recovery {
 struct Remembering<'a>(InLog<'a>);
 
 impl Records for Remembering<'_> {
-    fn hash_at(&self, at: Location) -> Option<u64> {
+    fn hash_at(&self, at: Location) -> Result<Option<u64>> {
         self.0.hash_at(at)
     }
 

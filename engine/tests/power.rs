@@ -270,3 +270,17 @@ fn a_large_record_that_is_written_first_after_opening_leaves_all_others_alone() 
         assert_eq!((look(&engine, 20).unwrap(), damage(&engine)), (Some(77), vec![]));
     }
 }
+
+#[test]
+fn a_batch_of_removals_shares_a_flush() {
+    let medium = Faulty::new(true);
+    let engine = open(&medium, &Options { durability: Durability::Synced, ..small() }).unwrap();
+    let keys: Vec<_> = (0..10).map(key).collect();
+    let keys: Vec<_> = keys.iter().map(Vec::as_slice).collect();
+    keys.iter().for_each(|key| engine.insert(key, b"value", &at(true)).unwrap());
+    medium.plan(None);
+    assert_eq!(engine.remove_many(&[&keys[..], &keys[..3], &[b"missing"]].concat()).unwrap(), 10);
+    assert!(medium.calls() <= 13 + 1, "{} calls for 13 tombstones and a flush", medium.calls());
+    let left = open(&medium.after_power_cut(1), &small()).unwrap();
+    assert!(left.is_empty());
+}

@@ -11,23 +11,23 @@ pub type Result<T, E = Error> = result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// The operating system refused a read, a write or a flush.
-    #[error("{action} {file}, offset {offset}: {source}")]
+    #[error("{action} {file}{}: {source}", place(*offset))]
     Io {
         /// What was being done, as a verb: `write`, `flush`.
         action: &'static str,
         /// The path of the file or directory.
         file: String,
-        /// The offset in bytes, 0 where it means nothing.
+        /// The offset in bytes; 0 also stands for the file as a whole.
         offset: u64,
         /// What the system said.
         source: io::Error,
     },
     /// Bytes on disk are not what was written there.
-    #[error("{file}, offset {offset}: {what}")]
+    #[error("{file}{}: {what}", place(*offset))]
     Corrupt {
         /// The path of the file.
         file: String,
-        /// The offset of the damage in bytes.
+        /// The offset of the damage in bytes; 0 also stands for the file as a whole.
         offset: u64,
         /// What was found, and what was expected.
         what: String,
@@ -102,6 +102,11 @@ pub enum Error {
         /// Bytes reserved.
         bytes: u64,
     },
+}
+
+/// Where in a file, for a message; nothing for its start, which also stands for the whole of it.
+fn place(offset: u64) -> String {
+    if offset == 0 { String::new() } else { format!(", offset {offset}") }
 }
 
 impl Error {

@@ -55,7 +55,7 @@ impl Tail {
         Self(((base as u64) << Self::UNIT_BITS) | (offset / 8))
     }
 
-    /// Whether there is a segment to append to. Failed attempts move the tail on from [`NOWHERE`](Self::NOWHERE).
+    /// Whether there is a segment to append to.
     fn is_somewhere(self) -> bool {
         self.0 & Self::NOWHERE.0 == 0
     }
@@ -187,7 +187,7 @@ impl Log {
     }
 
     /// Appends a record. On return it can be read by its location, and survives the death of the process; a power cut
-    /// only after [`make_durable`](Self::make_durable).
+    /// only after [`flush`](Self::flush).
     ///
     /// One copy, no lock and no system call while the segment is ready and `survives` is
     /// [`Kill`](Survives::Kill).
@@ -198,18 +198,6 @@ impl Log {
     #[inline]
     pub fn append(&self, record: &NewRecord<'_>, survives: Survives) -> Result<Placed> {
         self.place(record, survives.placing())
-    }
-
-    /// Flushes what was appended, if it is to survive a power cut. Concurrent callers share a flush.
-    ///
-    /// # Errors
-    /// [`Error::Io`], [`Error::Suspended`]: the records are there and may or may not be durable.
-    #[inline]
-    pub fn make_durable(&self, survives: Survives) -> Result<()> {
-        match survives {
-            Survives::Kill => Ok(()),
-            Survives::PowerCut => self.flush(),
-        }
     }
 
     /// Appends a record that recovery ignores until [`commit`](Self::commit) makes it count.
@@ -282,7 +270,8 @@ impl Log {
     /// Makes a void of a reservation that could not be filled, so that nobody takes what is there for damage.
     #[cold]
     fn give_up(&self, segment: &Segment, offset: u64, bytes: u64) {
-        if segment.make_void(&self.keys, offset, bytes).is_err() {
+        // What is not ready yet will be zeroed.
+        if offset + bytes > segment.ready() || segment.make_void(&self.keys, offset, bytes).is_err() {
             self.leave_unsettled(segment, offset);
         }
     }
@@ -360,27 +349,29 @@ impl Log {
     fn reserve(&self, bytes: u64) -> Result<(&SharedSegment, u64)> {
         loop {
             let tail = self.tail();
-            let segment = self.table.get(tail.base()).filter(|_| tail.is_somewhere());
-            if let Some(segment) = segment {
-                let end = tail.offset() + bytes;
-                // Before reserving, so that a full disk leaves no hole.
-                if end > segment.ready() && end <= segment.capacity {
-                    segment.make_ready(end)?;
-                }
+            let open =
+                self.table.get(tail.base()).filter(|segment| tail.is_somewhere() && tail.offset() <= segment.capacity);
+            // Without reserving, so that attempts that fail do not move the tail on for ever.
+            let Some(segment) = open else {
+                self.roll_from(tail, bytes)?;
+                continue;
+            };
+            let end = tail.offset() + bytes;
+            // Before reserving, so that a full disk leaves no hole.
+            if end > segment.ready() && end <= segment.capacity {
+                segment.make_ready(end)?;
             }
             // AcqRel: the segment was put into the table before the tail named it (see `tail`); Release so
             // that whoever reserves behind us sees what we saw.
             let mine = Tail(self.tail.fetch_add(bytes / 8, Ordering::AcqRel));
-            let segment = if mine.base() == tail.base() { segment } else { self.table.get(mine.base()) };
-            if let Some(segment) = segment {
-                let end = mine.offset() + bytes;
-                if end <= segment.capacity && mine.is_somewhere() {
-                    if let Err(error) = segment.make_ready(end) {
-                        self.give_up(segment, mine.offset(), bytes);
-                        return Err(error);
-                    }
-                    return Ok((segment, mine.offset()));
+            let segment = if mine.base() == tail.base() { Some(segment) } else { self.table.get(mine.base()) };
+            let end = mine.offset() + bytes;
+            if let Some(segment) = segment.filter(|segment| end <= segment.capacity && mine.is_somewhere()) {
+                if let Err(error) = segment.make_ready(end) {
+                    self.give_up(segment, mine.offset(), bytes);
+                    return Err(error);
                 }
+                return Ok((segment, mine.offset()));
             }
             self.roll_from(mine, bytes)?;
         }
@@ -526,7 +517,11 @@ impl Log {
         slot < base || slot == base && at.address().offset_from(base) < quiescent.offset()
     }
 
-    fn flush(&self) -> Result<()> {
+    /// Makes durable what was appended before the call. Concurrent callers share a flush.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Suspended`]: the records are there and may or may not be durable.
+    pub fn flush(&self) -> Result<()> {
         self.flusher.flush(&*self.medium, |first| self.note_doubt(first))
     }
 

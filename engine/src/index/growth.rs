@@ -101,8 +101,11 @@ impl Index {
         let taken = Gate::taken(self.gates[parent].load(Ordering::Relaxed));
         let mut words = [Vec::with_capacity(taken as usize), Vec::with_capacity(taken as usize)];
         for word in self.living(run, taken, records) {
-            if let Some((high, word)) = self.split_word(word, pages.level(), records) {
-                words[usize::from(high)].push(word);
+            match Self::split_word(word, pages.level(), records) {
+                Ok(Some((high, word))) => words[usize::from(high)].push(word),
+                Ok(None) => {}
+                // No key is lost because the disk fails for a moment: the page stays whole until the next turn.
+                Err(_) => return self.reopen(parent, taken),
             }
         }
         let Some(mut low) = Building::new(&self.pool, words[0].len() as u32) else {
@@ -125,14 +128,18 @@ impl Index {
         self.pool.give(run);
     }
 
-    /// Which half a word goes to, and the word there. A tag that has run out of bits is filled up from the key;
-    /// a key that cannot be read leaves the index.
+    /// Which half a word goes to, and the word there. A tag that has run out of bits is filled up from the key; what is
+    /// no record any more has none and leaves the index.
+    ///
+    /// # Errors
+    /// What reading the key says.
     #[inline]
-    fn split_word(&self, word: Word, level: u32, records: &impl Records) -> Option<(bool, Word)> {
-        let split = word.tag().split().or_else(|| {
-            let rest = records.hash_at(word.location()?)? << SHARD_BITS;
-            Tag::of(rest << level).split()
-        });
-        split.map(|(high, tag)| (high, word.with_tag(tag)))
+    fn split_word(word: Word, level: u32, records: &impl Records) -> Result<Option<(bool, Word)>> {
+        let known = word.tag().split();
+        let split = match (known, word.location()) {
+            (None, Some(at)) => records.hash_at(at)?.and_then(|hash| Tag::of(hash << SHARD_BITS << level).split()),
+            _ => known,
+        };
+        Ok(split.map(|(high, tag)| (high, word.with_tag(tag))))
     }
 }

@@ -1,6 +1,6 @@
 //! The index alone: against a map, at every size, and in every interleaving of two threads.
 
-use thermocline_tiers::{Guard, Kind, Location, Result};
+use thermocline_tiers::{Error, Guard, Kind, Location, Result};
 
 use super::{Cursor, Index, Published, Records, SHARD_BITS, Verdict};
 
@@ -23,8 +23,8 @@ fn hash_of(key: u64) -> u64 {
 }
 
 impl Records for Model {
-    fn hash_at(&self, at: Location) -> Option<u64> {
-        Some(hash_of(key_at(at)))
+    fn hash_at(&self, at: Location) -> Result<Option<u64>> {
+        Ok(Some(hash_of(key_at(at))))
     }
 
     fn is_forgettable(&self, _at: Location) -> bool {
@@ -34,7 +34,11 @@ impl Records for Model {
 
 /// Publishes unless a higher version is there.
 fn publish(index: &Index, key: u64, at: Location) -> Result<Published> {
-    index.publish(hash_of(key), at, &Guard::pin(), &Model, |there| {
+    publish_in(index, &Model, key, at)
+}
+
+fn publish_in(index: &Index, records: &impl Records, key: u64, at: Location) -> Result<Published> {
+    index.publish(hash_of(key), at, &Guard::pin(), records, |there| {
         Ok(match key_at(there) == key {
             false => Verdict::Other,
             true if there.model_number() > at.model_number() => Verdict::Keep,
@@ -49,7 +53,10 @@ fn find(index: &Index, key: u64) -> Option<Location> {
 
 #[cfg(not(loom))]
 mod alone {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::{
+        cell::Cell,
+        collections::{BTreeMap, BTreeSet},
+    };
 
     use proptest::prelude::*;
 
@@ -107,6 +114,32 @@ mod alone {
         let keys = walk(&index);
         assert_eq!(keys.len() as u64, count);
         assert_eq!(keys.into_iter().collect::<BTreeSet<_>>().len() as u64, count);
+    }
+
+    /// A model on a disk that fails nine times of ten.
+    struct Failing(Cell<u32>);
+
+    impl Records for Failing {
+        fn hash_at(&self, at: Location) -> Result<Option<u64>> {
+            self.0.set(self.0.get() + 1);
+            match self.0.get() % 10 {
+                0 => Model.hash_at(at),
+                _ => Err(Error::IndexFull { bytes: 0 }),
+            }
+        }
+
+        fn is_forgettable(&self, at: Location) -> bool {
+            Model.is_forgettable(at)
+        }
+    }
+
+    #[test]
+    fn a_key_whose_record_cannot_be_read_for_a_moment_stays() {
+        let (index, failing) = (Index::new().unwrap(), Failing(Cell::new(0)));
+        let count = if cfg!(miri) { 500 } else { 1_500_000 };
+        (0..count).for_each(|key| assert_eq!(publish_in(&index, &failing, key, at(key, 0)).unwrap(), Published::New));
+        assert!(cfg!(miri) || failing.0.get() > 10, "tags ran out of bits");
+        assert!((0..count).all(|key| find(&index, key) == Some(at(key, 0))));
     }
 
     #[test]

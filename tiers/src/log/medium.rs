@@ -11,7 +11,7 @@ use std::{fmt, io};
 pub use disk::Disk;
 pub use faulty::{Fault, Faulty, Plan};
 
-use super::map::Map;
+pub use super::map::Map;
 
 /// A directory of files.
 pub trait Medium: fmt::Debug + Send + Sync {

@@ -1,0 +1,70 @@
+//! Batches: many writes that share reservations and one flush.
+//!
+//! Each write counts for itself; a batch is no transaction. Invariant: what was placed is published or void when the
+//! call returns, whatever failed in between.
+
+use thermocline_tiers::{
+    Guard, Kind, Result,
+    log::{Header, NewRecord, RecordKind, Survives},
+};
+
+use crate::{Attributes, engine::Engine};
+
+/// How many records ahead a batch asks for the index's cache lines.
+const PREFETCHED: usize = 8;
+
+impl Engine {
+    /// Writes all pairs, each for itself, with one reservation for as many as fit and one flush if they are to be
+    /// durable; of equal keys the last wins.
+    ///
+    /// # Errors
+    /// As for [`insert`](Self::insert); some of the pairs may have been written.
+    pub fn insert_many(&self, pairs: &[(&[u8], &[u8])], attributes: &Attributes) -> Result<()> {
+        let deadline_ms = self.deadline_ms(attributes.ttl)?;
+        let guard = Guard::pin();
+        let first = self.clock.draw(pairs.len() as u64);
+        let records = (first..).zip(pairs).map(|(sequence, (key, value))| {
+            let header = Header { kind: RecordKind::Value, sequence, deadline_ms };
+            NewRecord { header, namespace: 0, key, value }
+        });
+        let survives = attributes.durability.unwrap_or(self.options.durability).survives();
+        self.write_many(&records.collect::<Vec<_>>(), survives, &guard).map(|_| ())
+    }
+
+    /// Removes all `keys`, with one flush if that is to be durable; returns how many were there.
+    ///
+    /// # Errors
+    /// As for [`insert`](Self::insert); some of them may be gone.
+    pub fn remove_many(&self, keys: &[&[u8]]) -> Result<u64> {
+        let guard = Guard::pin();
+        let mut records = Vec::new();
+        for key in keys {
+            if self.is_there(self.log.keys().hash(key), key, &guard)? {
+                let header = Header { kind: RecordKind::Tombstone, sequence: self.clock.draw(1), deadline_ms: 0 };
+                records.push(NewRecord { header, namespace: 0, key, value: &[] });
+            }
+        }
+        self.write_many(&records, self.options.durability.survives(), &guard)
+    }
+
+    /// Appends records, makes them durable if they are to be, and publishes them; returns how many displaced a value.
+    fn write_many(&self, records: &[NewRecord<'_>], survives: Survives, guard: &Guard) -> Result<u64> {
+        let hashes: Vec<_> = records.iter().map(|record| self.log.keys().hash(record.key)).collect();
+        let known = hashes.iter().zip(records).map(|(hash, record)| self.known(*hash, record.key, guard));
+        let known = known.collect::<Result<Vec<_>>>()?;
+        let (placed, appended) = self.log.append_many(records, survives);
+        let durable = self.make_durable(survives);
+        let (mut displaced, mut published) = (0, Ok(()));
+        // One that fails does not keep the others from being seen: they are in the log.
+        for (index, placed) in placed.into_iter().enumerate() {
+            if let Some(hash) = hashes.get(index + PREFETCHED) {
+                self.index.prefetch(*hash);
+            }
+            match self.publish(hashes[index], &records[index], placed, known[index], guard) {
+                Ok(old) => displaced += u64::from(old.is_some_and(|old| old.kind() == Kind::Log)),
+                Err(error) => published = published.and(Err(error)),
+            }
+        }
+        appended.and(durable).and(published).map(|()| displaced)
+    }
+}
