@@ -233,7 +233,7 @@ impl Store {
                 expected: "an absent or empty one".to_owned(),
             });
         }
-        self.engine.backup(&target)
+        self.engine.backup(Arc::new(target))
     }
 
     /// All figures of the store. Looks at no record.

@@ -2,6 +2,8 @@
 //!
 //! Holds the public structs of these answers. Never changes the store.
 
+use std::sync::Arc;
+
 use thermocline_tiers::{Error, Guard, Result, log::medium::Medium};
 
 use crate::{counters::Count, engine::Engine, recover::Recovery};
@@ -158,7 +160,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`thermocline_tiers::Error::Io`]; what was copied so far stays behind.
-    pub fn backup(&self, target: &dyn Medium) -> Result<()> {
+    pub fn backup(&self, target: Arc<dyn Medium>) -> Result<()> {
         check_outside_read("backup")?;
         let sequence = self.clock.last();
         // Whoever drew a sequence up to this one has written its record after the first wait; whoever had
@@ -166,7 +168,7 @@ impl Engine {
         Guard::wait_for_others();
         let end = self.log.end();
         Guard::wait_for_others();
-        self.log.copy_to(target, end, sequence)
+        self.log.copy_to(&target, end, sequence)
     }
 }
 

@@ -94,8 +94,10 @@ impl Shared {
                 thread::park();
                 continue;
             }
-            // All writers that are active now will have finished when this runs: old tombstones may go then.
+            // All writers that are active now will have finished when this runs: old tombstones may go then, and what
+            // is flushed later can be noted.
             Guard::pin().retire(log.quiescer());
+            Guard::reclaim();
             match catch_unwind(AssertUnwindSafe(|| log.prepare())) {
                 Ok(Ok(())) => *self.problem.lock().unwrap_or_else(PoisonError::into_inner) = None,
                 // The writer that needs the space meets the same error and reports it to its caller.

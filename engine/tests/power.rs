@@ -284,3 +284,23 @@ fn a_batch_of_removals_shares_a_flush() {
     let left = open(&medium.after_power_cut(1), &small()).unwrap();
     assert!(left.is_empty());
 }
+
+#[test]
+fn damage_to_what_durable_writes_promised_is_told_without_a_sync() {
+    let medium = Faulty::new(true);
+    let engine = open(&medium, &Options { durability: Durability::Synced, ..small() }).unwrap();
+    let first = "0000000000000001.segment";
+    let flushed = || medium.read(first).map_or(0, |bytes| u64::from_le_bytes(bytes[64..72].try_into().unwrap()));
+    let start = Instant::now();
+    let mut version = 0;
+    while flushed() < 4_096 {
+        assert!(start.elapsed() < Duration::from_secs(60), "nobody notes what was flushed");
+        version += 1;
+        engine.insert(&key((version % 5) as u8), &value(1, version), &at(true)).unwrap();
+    }
+    let left = medium.after_kill();
+    let mut bytes = left.read(first).unwrap();
+    bytes[128 + 20] ^= 1;
+    left.write(first, &bytes);
+    assert_eq!(damage(&open(&left, &small()).unwrap()).len(), 1);
+}

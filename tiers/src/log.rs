@@ -10,6 +10,7 @@ pub mod scan;
 
 mod flush;
 mod map;
+mod on_demand;
 mod open;
 mod segment;
 
@@ -155,6 +156,9 @@ pub struct Log {
     flusher: Flusher,
     /// A tail such that every writer that was active when the log ended there has finished.
     quiescent: Arc<AtomicU64>,
+    /// A tail below which everything was flushed, and how far that was noted by [`prepare`](Self::prepare).
+    durable: AtomicU64,
+    noted: AtomicU64,
     /// A tail from which on there may be a hole that is no void, because the disk refused that too.
     unsettled: AtomicU64,
     /// The file `lock`, for notes to the next process.
@@ -322,8 +326,9 @@ impl Log {
     fn place(&self, record: &NewRecord<'_>, placing: Placing) -> Result<Placed> {
         self.check(record)?;
         let bytes = record.bytes();
+        let is_large = bytes > self.options.segment_bytes / 2;
         let alone;
-        let (segment, offset) = if bytes > self.options.segment_bytes / 2 {
+        let (segment, offset) = if is_large {
             alone = self.create_alone(bytes)?;
             (&alone, RECORDS_START)
         } else {
@@ -332,6 +337,9 @@ impl Log {
         if let Err(error) = segment.place(&self.keys, offset, record, placing) {
             self.give_up(segment, offset, bytes);
             return Err(error);
+        }
+        if is_large {
+            segment.release();
         }
         let location = location_of(record.header.kind, Address::new(segment.base, offset));
         Ok(Placed { location, wants_ahead: self.wants_ahead(segment, offset + bytes) })
@@ -405,6 +413,9 @@ impl Log {
         self.has_spare.store(false, Ordering::Relaxed);
         // Release: pairs with the Acquire in `tail`.
         self.tail.store(Tail::new(segment.base, offset).0, Ordering::Release);
+        if let Some(full) = self.table.get(now.base()).filter(|_| now.is_somewhere()) {
+            full.release();
+        }
         Ok(())
     }
 
@@ -416,7 +427,7 @@ impl Log {
             return Err(Error::Full { directory: self.directory(), segments: base as u64 });
         }
         let header = SegmentHeader { store: self.identity.id, number: roll.next_number, capacity };
-        let segment = Arc::new(Segment::create(&*self.medium, header, base, ready)?);
+        let segment = Arc::new(Segment::create(self.medium.clone(), header, base, ready)?);
         (roll.next_slot, roll.next_number) = (base + slots, roll.next_number + 1);
         self.table.set(&segment);
         self.flusher.add(segment.clone());
@@ -429,13 +440,19 @@ impl Log {
         self.create_segment(&mut self.lock_roll(), capacity, capacity)
     }
 
-    /// Makes memory ahead of the tail ready, and the next segment when this one is half full.
+    /// Makes memory ahead of the tail ready, and the next segment when this one is half full. Notes what flushes of single
+    /// writes have covered.
     ///
     /// # Errors
     /// [`Error::Io`]; a writer that needs what is missing meets the same error.
     pub fn prepare(&self) -> Result<()> {
         let tail = self.tail();
         let Some(segment) = self.table.get(tail.base()).filter(|_| tail.is_somewhere()) else { return Ok(()) };
+        // Relaxed: only the thread that prepares looks at what it noted.
+        let durable = self.durable.load(Ordering::Relaxed);
+        if self.noted.swap(durable, Ordering::Relaxed) < durable {
+            self.note_flushed(&self.flusher.unflushed(), Tail(durable))?;
+        }
         let end = tail.offset().min(segment.capacity);
         segment.make_ready((end + AHEAD_BYTES).min(segment.capacity))?;
         if end > segment.capacity / 2 {
@@ -522,7 +539,12 @@ impl Log {
     /// # Errors
     /// [`Error::Io`], [`Error::Suspended`]: the records are there and may or may not be durable.
     pub fn flush(&self) -> Result<()> {
-        self.flusher.flush(&*self.medium, |first| self.note_doubt(first))
+        // Before the flush begins: what is quiescent now is covered by it.
+        let quiescent = self.quiescent.load(Ordering::Acquire);
+        self.flusher.flush(&*self.medium, |first| self.note_doubt(first))?;
+        // Relaxed: it says what a flush has done, and orders nothing.
+        self.durable.fetch_max(quiescent, Ordering::Relaxed);
+        Ok(())
     }
 
     fn note_doubt(&self, first: u64) {
@@ -572,6 +594,11 @@ impl Log {
     fn sync_up_to(&self, quiescent: Tail) -> Result<()> {
         let covered = self.flusher.unflushed();
         self.flush()?;
+        self.note_flushed(&covered, quiescent)
+    }
+
+    /// Notes in the headers of `covered` that everything below `quiescent` was flushed.
+    fn note_flushed(&self, covered: &[SharedSegment], quiescent: Tail) -> Result<()> {
         let unsettled = Tail(self.unsettled.load(Ordering::Relaxed));
         let quiescent = quiescent.min(unsettled);
         // Of a segment with a damaged header it is not known what was promised: nothing in it was repaired.

@@ -96,9 +96,17 @@ impl Flusher {
             state.started += 1;
             let (number, segments) = (state.started, state.unflushed.clone());
             drop(state);
-            let result = segments.iter().try_for_each(|segment| segment.flush());
+            let flushed = flush_all(&segments);
             state = self.state();
             state.running = false;
+            let result = match flushed {
+                Ok(result) => result,
+                Err(error) => {
+                    // Nothing is lost yet; whoever waits tries for itself.
+                    self.done.notify_all();
+                    return Err(error);
+                }
+            };
             state.completed = number;
             if let Err(error) = &result {
                 self.failed.store(true, Ordering::Relaxed);
@@ -109,4 +117,19 @@ impl Flusher {
             return result;
         }
     }
+}
+
+/// Flushes all segments.
+///
+/// # Errors
+/// A file cannot be opened; inside, a flush fails.
+fn flush_all(segments: &[SharedSegment]) -> Result<Result<()>> {
+    for segment in segments {
+        // One after the other: there may be more than a process may have open.
+        let file = segment.file()?;
+        if let Err(error) = segment.flush_file(&*file) {
+            return Ok(Err(error));
+        }
+    }
+    Ok(Ok(()))
 }

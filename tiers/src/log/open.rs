@@ -92,7 +92,7 @@ impl Log {
         let notes = medium.open(LOCK, !options.read_only).map_err(Error::io("open", path_of(&*medium, LOCK), 0))?;
         let mut numbers: Vec<_> = names.iter().filter_map(|name| segment::number_of(name)).collect();
         numbers.sort_unstable();
-        let found = open_segments(&*medium, &identity, &numbers, &options)?;
+        let found = open_segments(&medium, &identity, &numbers, &options)?;
         let next_slot = found.last().map_or(0, |segment| segment.base + segment.slots());
         let next_number = match numbers.last() {
             None => 1,
@@ -113,6 +113,8 @@ impl Log {
             roll: Mutex::new(Roll { next_slot, next_number, spare: None }),
             flusher: Flusher::default(),
             quiescent: Arc::default(),
+            durable: AtomicU64::new(0),
+            noted: AtomicU64::new(0),
             unsettled: AtomicU64::new(u64::MAX),
             reads_by_calls: !medium.is_mapped(),
             has_spare: AtomicBool::new(false),
@@ -295,7 +297,7 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::Io`]; what was written so far stays behind.
-    pub fn copy_to(&self, target: &dyn Medium, quiet: QuietEnd, sequence: u64) -> Result<()> {
+    pub fn copy_to(&self, target: &Arc<dyn Medium>, quiet: QuietEnd, sequence: u64) -> Result<()> {
         for (segment, bytes) in self.quiet_segments(quiet)? {
             let mut late = Vec::new();
             let mut scan = Scan::new(&self.keys, &bytes);
@@ -311,10 +313,10 @@ impl Log {
                 }
             }
             let used = (scan.end() - RECORDS_START).min(bytes.len() as u64) as usize;
-            segment.copy_to(target, &self.keys, self.identity.id, &bytes[..used], &late)?;
+            segment.copy_to(target.clone(), &self.keys, self.identity.id, &bytes[..used], &late)?;
         }
         // Last: what was cut short is no store.
-        write_identity(target, &self.identity)
+        write_identity(&**target, &self.identity)
     }
 }
 
@@ -425,7 +427,7 @@ fn read_identity(medium: &dyn Medium, writable: bool) -> Result<Identity> {
 }
 
 fn open_segments(
-    medium: &dyn Medium,
+    medium: &Arc<dyn Medium>,
     identity: &Identity,
     numbers: &[u64],
     options: &Options,

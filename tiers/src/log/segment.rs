@@ -20,6 +20,7 @@ use super::{
     },
     map::{Map, STEP_BYTES},
     medium::File,
+    on_demand::OnDemand,
 };
 use crate::{Error, Result, slot::Address};
 
@@ -115,7 +116,7 @@ pub(crate) struct Segment {
     /// The first of its segment slots.
     pub(crate) base: usize,
     path: String,
-    file: Box<dyn File>,
+    file: OnDemand,
     map: Option<Map>,
     /// Every byte below is allocated, and mapped writable if there is a map.
     ready: AtomicU64,
@@ -142,7 +143,7 @@ pub(crate) fn number_of(name: &str) -> Option<u64> {
 
 impl Segment {
     /// Makes a new segment, its blocks reserved and its first `ready` bytes ready.
-    pub(crate) fn create(medium: &dyn Medium, header: SegmentHeader, base: usize, ready: u64) -> Result<Self> {
+    pub(crate) fn create(medium: Arc<dyn Medium>, header: SegmentHeader, base: usize, ready: u64) -> Result<Self> {
         let name = name_of(header.number);
         let path = format!("{}/{name}", medium.directory());
         let unfinished = format!("{name}.new");
@@ -171,7 +172,7 @@ impl Segment {
             capacity: header.capacity,
             base,
             path,
-            file,
+            file: OnDemand::new(medium.clone(), name.clone(), true, file),
             map,
             ready: AtomicU64::new(0),
             readying: Mutex::new(()),
@@ -185,7 +186,7 @@ impl Segment {
 
     /// Opens the segment `number`; `append` maps it up to its capacity so that it can go on.
     pub(crate) fn open(
-        medium: &dyn Medium,
+        medium: &Arc<dyn Medium>,
         store: [u8; 16],
         number: u64,
         base: usize,
@@ -219,7 +220,8 @@ impl Segment {
             file.set_bytes(capacity).map_err(io("extend"))?;
         }
         let map = file.map(if append { capacity } else { found_bytes }, append).map_err(io("map"))?;
-        Ok(Self {
+        let file = OnDemand::new(medium.clone(), name, writable, file);
+        let segment = Self {
             number,
             capacity,
             base,
@@ -231,7 +233,18 @@ impl Segment {
             found_bytes,
             header_damage,
             path,
-        })
+        };
+        if !append {
+            segment.release();
+        }
+        Ok(segment)
+    }
+
+    /// Closes the file if its records are read through a map: from now on it is needed seldom.
+    pub(crate) fn release(&self) {
+        if self.is_mapped() {
+            self.file.release();
+        }
     }
 
     /// The path for messages.
@@ -376,7 +389,17 @@ impl Segment {
 
     /// Makes everything written so far durable.
     pub(crate) fn flush(&self) -> Result<()> {
-        self.file.flush().map_err(Error::io("flush", &self.path, 0))
+        self.flush_file(&*self.file()?)
+    }
+
+    /// The file, for [`flush_file`](Self::flush_file): opening it may fail without any harm.
+    pub(crate) fn file(&self) -> Result<Arc<dyn File>> {
+        self.file.file().map_err(Error::io("open", &self.path, 0))
+    }
+
+    /// Flushes `file`, which is this segment's; if that fails nobody knows what is durable.
+    pub(crate) fn flush_file(&self, file: &dyn File) -> Result<()> {
+        file.flush().map_err(Error::io("flush", &self.path, 0))
     }
 
     /// Gives back what lies behind `end`.
@@ -470,7 +493,7 @@ impl Segment {
     /// Writes a segment of the same number with `bytes` as its records to `target`, the ranges in `voids` voided.
     pub(crate) fn copy_to(
         &self,
-        target: &dyn Medium,
+        target: Arc<dyn Medium>,
         keys: &Keys,
         store: [u8; 16],
         bytes: &[u8],
