@@ -221,7 +221,7 @@ impl Engine {
     }
 
     /// Waits until every exchange that somebody can have seen counts, so that what is flushed next includes it.
-    fn let_exchanges_count(&self) {
+    pub(crate) fn let_exchanges_count(&self) {
         drop(self.exchanging.write().unwrap_or_else(PoisonError::into_inner));
     }
 

@@ -116,8 +116,13 @@ impl Engine {
     #[inline]
     fn write(&self, hash: u64, record: &NewRecord<'_>, survives: Survives, guard: &Guard) -> Result<Option<Location>> {
         let known = self.known(hash, record.key, guard)?;
-        let placed = self.log.append(record, survives)?;
-        let durable = self.make_durable(survives);
+        let (placed, durable) = match survives {
+            Survives::Kill => (self.log.append(record)?, Ok(())),
+            Survives::PowerCut => {
+                self.let_exchanges_count();
+                self.log.append_durable(record)?
+            }
+        };
         let displaced = self.publish(hash, record, placed, known, guard);
         durable.and(displaced)
     }

@@ -9,7 +9,7 @@ use arbitrary::Unstructured;
 use thermocline_tiers::{
     Error, Location,
     log::{
-        Header, Keys, Log, NewRecord, Options, RecordKind, Survives,
+        Header, Keys, Log, NewRecord, Options, RecordKind,
         medium::Faulty,
         scan::{Found, Item, Scan},
     },
@@ -138,8 +138,8 @@ impl Life<'_> {
         let header = Header { kind: RecordKind::Value, sequence: NOW_SEQUENCE + turn, deadline_ms: 0 };
         let value = vec![turn as u8; 100 * turn as usize];
         let new = NewRecord { header, namespace: 0, key: b"new", value: &value };
-        let survives = if turn == 1 { Survives::PowerCut } else { Survives::Kill };
-        let placed = log.append(&new, survives).expect("nothing fails here");
+        let appended = if turn == 1 { log.append_durable(&new).map(|(placed, _)| placed) } else { log.append(&new) };
+        let placed = appended.expect("nothing fails here");
         let read = log.read(placed.location, |read| {
             assert_eq!((read.header(), read.key(), read.value()), (header, &b"new"[..], &value[..]));
         });

@@ -1,12 +1,16 @@
-//! The group flush: concurrent callers share one flush of every file that may need it.
+//! The group flush: concurrent callers share one flush of every file that may need it, and the write before it.
 //!
-//! Holds the list of unflushed segments and the first failure. Never writes records. Invariant: a call
-//! returns `Ok` only if a flush that started after the call began has covered every listed segment; after a
+//! Holds the list of unflushed segments, the records that wait for the next flush, and the first failure. Invariant: a
+//! call returns `Ok` only if a flush that started after the call began has covered every listed segment; after a
 //! failure no call ever returns `Ok` again.
 
-use std::sync::{
-    Condvar, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    mem,
+    sync::{
+        Condvar, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
 };
 
 use super::{medium::Medium, segment::SharedSegment};
@@ -19,14 +23,56 @@ pub(crate) struct Flusher {
     failed: AtomicBool,
 }
 
+/// A record whose place is reserved and whose bytes are written with the next flush.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    pub(crate) segment: SharedSegment,
+    pub(crate) offset: u64,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// How often a flush lets others run before it begins, for each caller that the last one served.
+const YIELDS: usize = 4;
+
+/// Names a pending record.
+type Ticket = u64;
+
 #[derive(Debug, Default)]
 struct State {
     unflushed: Vec<SharedSegment>,
+    pending: Vec<(Ticket, Pending)>,
+    last_ticket: Ticket,
+    /// Records that could not be written, until their writers hear of it.
+    refused: Vec<(Ticket, Error)>,
     running: bool,
+    /// How many calls wait for the next flush, and how many the last one served.
+    joined: usize,
+    served: usize,
     /// How many flushes have started, and the number of the last one that ended.
     started: u64,
     completed: u64,
     failure: Option<String>,
+}
+
+impl State {
+    fn queue(&mut self, pending: Pending) -> Ticket {
+        self.last_ticket += 1;
+        self.pending.push((self.last_ticket, pending));
+        self.last_ticket
+    }
+
+    /// Takes a record back that nobody has begun to write; `false` if somebody has.
+    fn withdraw(&mut self, ticket: Ticket) -> bool {
+        let count = self.pending.len();
+        self.pending.retain(|(other, _)| *other != ticket);
+        self.pending.len() < count
+    }
+
+    /// Why a record could not be written.
+    fn refusal(&mut self, ticket: Ticket) -> Option<Error> {
+        let found = self.refused.iter().position(|(other, _)| *other == ticket)?;
+        Some(self.refused.swap_remove(found).1)
+    }
 }
 
 impl Flusher {
@@ -74,49 +120,110 @@ impl Flusher {
         Self::refuse(medium, self.failure().as_deref().unwrap_or("unknown"))
     }
 
-    /// Makes durable what was written before the call. Blocks; joins a flush that has not started yet.
+    /// Writes `pending` and makes durable what was written before the call: what came of the one and of the other.
+    /// Blocks; joins a flush that has not started yet.
     ///
     /// # Errors
-    /// What the flush said; [`Error::Suspended`] for those who only waited, and for ever after.
-    pub(crate) fn flush(&self, medium: &dyn Medium, on_failure: impl Fn(u64)) -> Result<()> {
+    /// What the write or the flush said; [`Error::Suspended`] for those who only waited for it, and for ever after.
+    pub(crate) fn flush(
+        &self,
+        medium: &dyn Medium,
+        pending: Option<Pending>,
+        on_failure: impl Fn(u64),
+    ) -> (Result<()>, Result<()>) {
         let mut state = self.state();
+        let ticket = pending.map(|pending| state.queue(pending));
+        state.joined += 1;
         let mine = state.started + 1;
         loop {
+            if let Some(error) = ticket.and_then(|ticket| state.refusal(ticket)) {
+                return (Err(error), Ok(()));
+            }
             if let Some(cause) = &state.failure {
-                return Err(Self::refuse(medium, cause));
+                let error = Self::refuse(medium, cause);
+                let is_unwritten = ticket.is_some_and(|ticket| state.withdraw(ticket));
+                return if is_unwritten { (Err(error), Ok(())) } else { (Ok(()), Err(error)) };
             }
             if state.completed >= mine {
-                return Ok(());
+                return (Ok(()), Ok(()));
             }
             if state.running {
                 state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner);
                 continue;
             }
             state.running = true;
+            state = self.gather(state);
             state.started += 1;
+            state.served = mem::take(&mut state.joined);
             let (number, segments) = (state.started, state.unflushed.clone());
+            let pending = mem::take(&mut state.pending);
             drop(state);
+            let refused = write_all(pending);
             let flushed = flush_all(&segments);
             state = self.state();
             state.running = false;
+            state.refused.extend(refused);
+            let refusal = ticket.and_then(|ticket| state.refusal(ticket));
             let result = match flushed {
-                Ok(result) => result,
-                Err(error) => {
-                    // Nothing is lost yet; whoever waits tries for itself.
-                    self.done.notify_all();
-                    return Err(error);
+                // Nothing is lost yet; whoever waits tries for itself.
+                Err(error) => Err(error),
+                Ok(result) => {
+                    state.completed = number;
+                    if let Err(error) = &result {
+                        self.failed.store(true, Ordering::Relaxed);
+                        state.failure.get_or_insert(error.to_string());
+                        on_failure(segments.iter().map(|segment| segment.number).min().unwrap_or(0));
+                    }
+                    result
                 }
             };
-            state.completed = number;
-            if let Err(error) = &result {
-                self.failed.store(true, Ordering::Relaxed);
-                state.failure.get_or_insert(error.to_string());
-                on_failure(segments.iter().map(|segment| segment.number).min().unwrap_or(0));
-            }
             self.done.notify_all();
-            return result;
+            return match refusal {
+                Some(error) => (Err(error), Ok(())),
+                None => (Ok(()), result),
+            };
         }
     }
+}
+
+impl Flusher {
+    /// Lets those that the last flush served come back, so that they share the next one instead of waiting for it to end.
+    fn gather<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
+        for _ in 0..YIELDS * state.served {
+            if state.joined >= state.served {
+                break;
+            }
+            drop(state);
+            thread::yield_now();
+            state = self.state();
+        }
+        state
+    }
+}
+
+/// Writes records, those that lie side by side by one call; returns those that could not be written.
+fn write_all(mut pending: Vec<(Ticket, Pending)>) -> Vec<(Ticket, Error)> {
+    let mut refused = Vec::new();
+    pending.sort_unstable_by_key(|(_, record)| (record.segment.number, record.offset));
+    let follows = |(_, a): &(Ticket, Pending), (_, b): &(Ticket, Pending)| {
+        a.segment.number == b.segment.number && a.offset + a.bytes.len() as u64 == b.offset
+    };
+    for run in pending.chunk_by(follows) {
+        let (_, first) = &run[0];
+        let is_written = run.len() > 1 && first.segment.is_mapped() && {
+            let bytes: Vec<_> = run.iter().map(|(_, record)| &record.bytes[..]).collect();
+            first.segment.write_at(first.offset, &bytes.concat()).is_ok()
+        };
+        for (ticket, Pending { segment, offset, bytes }) in run.iter().filter(|_| !is_written) {
+            // Each by itself: one that fails is one writer's error. A write that failed may have come that far.
+            if !segment.holds(*offset, bytes)
+                && let Err(error) = segment.write_at(*offset, bytes)
+            {
+                refused.push((*ticket, error));
+            }
+        }
+    }
+    refused
 }
 
 /// Flushes all segments.

@@ -46,6 +46,26 @@ impl NewRecord<'_> {
     pub fn bytes(&self) -> u64 {
         format::record_bytes(self.key.len(), self.value.len())
     }
+
+    /// The bytes themselves.
+    pub(crate) fn encode(&self, keys: &Keys, placing: Placing) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(self.bytes() as usize);
+        self.encode_to(keys, placing, &mut bytes);
+        bytes
+    }
+
+    fn encode_to(&self, keys: &Keys, placing: Placing, into: &mut Vec<u8>) {
+        let start = into.len();
+        into.extend(0_u64.to_le_bytes());
+        into.extend(keys.length_word(self.key.len(), self.value.len()).to_le_bytes());
+        into.extend(self.header.encode());
+        into.extend(self.key);
+        into.extend(self.value);
+        let sum = keys.checksum(self.namespace, &into[start + 8..]);
+        let sum = if placing == Placing::Provisional { !sum } else { sum };
+        into[start..start + 8].copy_from_slice(&commit_word(sum, self.namespace).to_le_bytes());
+        into.resize(start + self.bytes() as usize, 0);
+    }
 }
 
 /// A record as it stands in the log: in the map, or in a buffer that it was read into.
@@ -104,7 +124,7 @@ pub(crate) enum Placing {
     Commit,
     /// The same, to be committed or voided later.
     Provisional,
-    /// By one `pwrite`, which dirties one page instead of 2 MiB; the caller flushes.
+    /// Committed by one `pwrite`, which dirties one page instead of 2 MiB; the caller flushes.
     Written,
 }
 
@@ -323,8 +343,49 @@ impl Segment {
                 map.store_word(offset, commit_word(sum, record.namespace));
                 Ok(())
             }
-            _ => self.write_at(offset, &encode(keys, record, placing)),
+            _ => self.write_at(offset, &record.encode(keys, placing)),
         }
+    }
+
+    /// Writes `records` from `offset` on, all of which the caller reserved; returns how many of them are there.
+    pub(crate) fn place_side_by_side(
+        &self,
+        keys: &Keys,
+        offset: u64,
+        records: &[NewRecord<'_>],
+        placing: Placing,
+    ) -> (usize, Result<()>) {
+        if self.is_mapped() && placing == Placing::Written {
+            return self.write_side_by_side(keys, offset, records);
+        }
+        let mut offset = offset;
+        for (index, record) in records.iter().enumerate() {
+            if let Err(error) = self.place(keys, offset, record, placing) {
+                return (index, Err(error));
+            }
+            offset += record.bytes();
+        }
+        (records.len(), Ok(()))
+    }
+
+    /// By one call. Where that fails the map shows how far it came.
+    fn write_side_by_side(&self, keys: &Keys, offset: u64, records: &[NewRecord<'_>]) -> (usize, Result<()>) {
+        let mut bytes = Vec::with_capacity(records.iter().map(|record| record.bytes() as usize).sum());
+        records.iter().for_each(|record| record.encode_to(keys, Placing::Written, &mut bytes));
+        let Err(error) = self.write_at(offset, &bytes) else { return (records.len(), Ok(())) };
+        let mut start = 0;
+        let is_there = |record: &&NewRecord<'_>| {
+            let end = start + record.bytes() as usize;
+            let is_there = self.holds(offset + start as u64, &bytes[start..end]);
+            start = end;
+            is_there
+        };
+        (records.iter().take_while(is_there).count(), Err(error))
+    }
+
+    /// Whether the map shows `bytes` at `offset`, where nobody but the caller writes.
+    pub(crate) fn holds(&self, offset: u64, bytes: &[u8]) -> bool {
+        self.map.as_ref().is_some_and(|map| map.quiet(offset, bytes.len() as u64) == Some(bytes))
     }
 
     /// Turns a provisional record into a committed one.
@@ -334,7 +395,7 @@ impl Segment {
                 map.store_word(offset, map.word(offset) ^ u64::from(u32::MAX));
                 Ok(())
             }
-            None => self.write_at(offset, &encode(keys, record, Placing::Commit)[..8]),
+            None => self.write_at(offset, &record.encode(keys, Placing::Commit)[..8]),
         }
     }
 
@@ -375,7 +436,8 @@ impl Segment {
         Ok(())
     }
 
-    fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
+    /// Writes `bytes` at `offset` by a call.
+    pub(crate) fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
         self.file.write_at(offset, bytes).map_err(Error::io("write", &self.path, offset))
     }
 
@@ -518,20 +580,6 @@ fn read_mapped<'a>(map: &'a Map, keys: &Keys, offset: u64) -> Option<Record<'a>>
     let (commit, length) = map.first_words(offset)?;
     let lengths = keys.lengths(length).filter(|_| commit as u32 != 0)?;
     Record::new(commit, lengths, map.quiet(offset + 8, lengths.bytes() - 8)?)
-}
-
-fn encode(keys: &Keys, record: &NewRecord<'_>, placing: Placing) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(record.bytes() as usize);
-    bytes.extend(0_u64.to_le_bytes());
-    bytes.extend(keys.length_word(record.key.len(), record.value.len()).to_le_bytes());
-    bytes.extend(record.header.encode());
-    bytes.extend(record.key);
-    bytes.extend(record.value);
-    let sum = keys.checksum(record.namespace, &bytes[8..]);
-    let sum = if placing == Placing::Provisional { !sum } else { sum };
-    bytes[..8].copy_from_slice(&commit_word(sum, record.namespace).to_le_bytes());
-    bytes.resize(record.bytes() as usize, 0);
-    bytes
 }
 
 enum BadHeader {

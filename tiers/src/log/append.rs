@@ -1,0 +1,357 @@
+//! Appending: reserve a place, fill it, roll to the next segment when one is full.
+//!
+//! Holds the writers' side of the log. Never knows what a slot names. Invariant: what was reserved is filled, voided, or
+//! remembered as unsettled.
+
+use std::sync::{Arc, MutexGuard, PoisonError, atomic::Ordering};
+
+use super::{
+    AHEAD_BYTES, Log, Roll,
+    flush::Pending,
+    format::{self, RECORDS_START, RecordKind, SegmentHeader},
+    map::STEP_BYTES,
+    segment::{NewRecord, Placing, Segment, SharedSegment},
+    tail::Tail,
+};
+use crate::{
+    Error, Result,
+    slot::{Address, Kind, Location},
+};
+
+/// A record that was placed and that nobody sees yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Placed {
+    /// What a slot is to name.
+    pub location: Location,
+    /// Whether [`Log::prepare`] should be called soon, by somebody who has the time.
+    pub wants_ahead: bool,
+}
+
+/// How a write is to survive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Survives {
+    /// The process's death.
+    Kill,
+    /// A power cut.
+    PowerCut,
+}
+
+impl Log {
+    /// Appends a record. On return it can be read by its location, and survives the death of the process; a power cut
+    /// only after [`flush`](Self::flush).
+    ///
+    /// One copy, no lock and no system call while the segment is ready.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::ReadOnly`], [`Error::Suspended`]; [`Error::Io`] when the disk refuses. Nobody
+    /// can find anything of a record that was refused, in this process or the next.
+    #[inline]
+    pub fn append(&self, record: &NewRecord<'_>) -> Result<Placed> {
+        self.place(record, Placing::Commit)
+    }
+
+    /// Appends a record and makes it durable. Concurrent callers share one write, if their places are side by side, and
+    /// one flush. Inside is what the flush said: if that failed the record is there and may or may not be durable.
+    ///
+    /// # Errors
+    /// As for [`append`](Self::append).
+    pub fn append_durable(&self, record: &NewRecord<'_>) -> Result<(Placed, Result<()>)> {
+        self.check(record)?;
+        let bytes = record.bytes();
+        let is_large = self.is_large(bytes);
+        let (segment, offset) = if is_large {
+            (self.create_alone(bytes)?, RECORDS_START)
+        } else {
+            let (segment, offset) = self.reserve(bytes)?;
+            (segment.clone(), offset)
+        };
+        let pending = Pending { segment: segment.clone(), offset, bytes: record.encode(&self.keys, Placing::Commit) };
+        let (written, durable) = self.flush_with(Some(pending));
+        if let Err(error) = written {
+            self.give_up(&segment, offset, bytes);
+            return Err(error);
+        }
+        if is_large {
+            segment.release();
+        }
+        Ok((self.placed(record, &segment, offset), durable))
+    }
+
+    /// Appends a record that recovery ignores until [`commit`](Self::commit) makes it count.
+    ///
+    /// # Errors
+    /// As for [`append`](Self::append).
+    pub fn append_provisional(&self, record: &NewRecord<'_>) -> Result<Placed> {
+        self.place(record, Placing::Provisional)
+    }
+
+    /// Makes a provisional record count.
+    ///
+    /// # Errors
+    /// As for [`append`](Self::append).
+    pub fn commit(&self, at: Location, record: &NewRecord<'_>) -> Result<()> {
+        let (segment, offset) = self.find(at)?;
+        segment.commit(offset, record, &self.keys).inspect_err(|_| self.leave_unsettled(segment, offset))
+    }
+
+    /// Makes a record nothing: one that lost its slot, or could not be published.
+    ///
+    /// # Errors
+    /// As for [`append`](Self::append).
+    pub fn revoke(&self, at: Location, record: &NewRecord<'_>) -> Result<()> {
+        let (segment, offset) = self.find(at)?;
+        let voided = segment.make_void(&self.keys, offset, record.bytes());
+        voided.inspect_err(|_| self.leave_unsettled(segment, offset))
+    }
+
+    /// Appends records side by side, with one reservation for as many as a quarter of a segment takes, and returns them
+    /// in order; fewer than `records` with the error that came between. Those that are to survive a power cut still
+    /// need a [`flush`](Self::flush): they are written in a way that makes it cheap.
+    pub fn append_many(&self, records: &[NewRecord<'_>], survives: Survives) -> (Vec<Placed>, Result<()>) {
+        let placing = match survives {
+            Survives::Kill => Placing::Commit,
+            Survives::PowerCut => Placing::Written,
+        };
+        let mut placed = Vec::with_capacity(records.len());
+        let mut append = || -> Result<()> {
+            records.iter().try_for_each(|record| self.check(record))?;
+            while placed.len() < records.len() {
+                let rest = &records[placed.len()..];
+                match self.batch(rest) {
+                    (1, _) => placed.push(self.place(&rest[0], placing)?),
+                    (count, bytes) => self.place_batch(&rest[..count], bytes, placing, &mut placed)?,
+                }
+            }
+            Ok(())
+        };
+        let result = append();
+        (placed, result)
+    }
+
+    fn place_batch(
+        &self,
+        batch: &[NewRecord<'_>],
+        bytes: u64,
+        placing: Placing,
+        placed: &mut Vec<Placed>,
+    ) -> Result<()> {
+        let (segment, start) = self.reserve(bytes)?;
+        let (count, result) = segment.place_side_by_side(&self.keys, start, batch, placing);
+        let mut offset = start;
+        for record in &batch[..count] {
+            placed.push(self.placed(record, segment, offset));
+            offset += record.bytes();
+        }
+        if result.is_err() {
+            self.give_up(segment, offset, start + bytes - offset);
+        }
+        result
+    }
+
+    #[inline]
+    fn placed(&self, record: &NewRecord<'_>, segment: &Segment, offset: u64) -> Placed {
+        let kind = if record.header.kind == RecordKind::Tombstone { Kind::Removed } else { Kind::Log };
+        let location = Location::new(kind, Address::new(segment.base, offset), false);
+        Placed { location, wants_ahead: self.wants_ahead(segment, offset + record.bytes()) }
+    }
+
+    /// Whether a record of so many bytes gets a segment of its own.
+    #[inline]
+    fn is_large(&self, bytes: u64) -> bool {
+        bytes > self.options.segment_bytes / 2
+    }
+
+    /// Makes a void of a reservation that could not be filled, so that nobody takes what is there for damage.
+    #[cold]
+    fn give_up(&self, segment: &Segment, offset: u64, bytes: u64) {
+        // What is not ready yet will be zeroed.
+        if offset + bytes > segment.ready() || segment.make_void(&self.keys, offset, bytes).is_err() {
+            self.leave_unsettled(segment, offset);
+        }
+    }
+
+    /// Remembers a hole that is no void: recovery calls it damage below `flushed`, so that may not be noted from here on.
+    fn leave_unsettled(&self, segment: &Segment, offset: u64) {
+        self.unsettled.fetch_min(Tail::new(segment.base, offset).0, Ordering::Relaxed);
+    }
+
+    /// How many of `records` one reservation takes, and their bytes. At most a quarter of a segment.
+    fn batch(&self, records: &[NewRecord<'_>]) -> (usize, u64) {
+        let (mut count, mut bytes) = (0, 0);
+        for record in records {
+            if count > 0 && bytes + record.bytes() > self.options.segment_bytes / 4 {
+                break;
+            }
+            (count, bytes) = (count + 1, bytes + record.bytes());
+        }
+        (count, bytes)
+    }
+
+    #[inline]
+    fn check(&self, record: &NewRecord<'_>) -> Result<()> {
+        let fits = record.key.len() <= format::KEY_BYTES_MAX && record.value.len() <= format::VALUE_BYTES_MAX;
+        if fits && !self.options.read_only && !self.flusher.has_failed() { Ok(()) } else { Err(self.refuse(record)) }
+    }
+
+    /// Why [`check`](Self::check) refuses.
+    #[cold]
+    fn refuse(&self, record: &NewRecord<'_>) -> Error {
+        let too_large = |what, bytes: usize, bytes_max: usize| Error::TooLarge {
+            what,
+            bytes: bytes as u64,
+            bytes_max: bytes_max as u64,
+        };
+        if record.key.len() > format::KEY_BYTES_MAX {
+            too_large("key", record.key.len(), format::KEY_BYTES_MAX)
+        } else if record.value.len() > format::VALUE_BYTES_MAX {
+            too_large("value", record.value.len(), format::VALUE_BYTES_MAX)
+        } else if self.options.read_only {
+            Error::ReadOnly { directory: self.directory() }
+        } else {
+            self.flusher.suspended(&*self.medium)
+        }
+    }
+
+    #[inline]
+    fn place(&self, record: &NewRecord<'_>, placing: Placing) -> Result<Placed> {
+        self.check(record)?;
+        let bytes = record.bytes();
+        let is_large = self.is_large(bytes);
+        let alone;
+        let (segment, offset) = if is_large {
+            alone = self.create_alone(bytes)?;
+            (&alone, RECORDS_START)
+        } else {
+            self.reserve(bytes)?
+        };
+        if let Err(error) = segment.place(&self.keys, offset, record, placing) {
+            self.give_up(segment, offset, bytes);
+            return Err(error);
+        }
+        if is_large {
+            segment.release();
+        }
+        Ok(self.placed(record, segment, offset))
+    }
+
+    #[inline]
+    fn wants_ahead(&self, segment: &Segment, end: u64) -> bool {
+        let ready = segment.ready();
+        let lacks_spare = end > segment.capacity / 2 && !self.has_spare.load(Ordering::Relaxed);
+        lacks_spare || end + AHEAD_BYTES / 2 > ready && ready < segment.capacity
+    }
+
+    /// Takes `bytes` of the log for the caller alone, ready to be written.
+    #[inline]
+    fn reserve(&self, bytes: u64) -> Result<(&SharedSegment, u64)> {
+        loop {
+            let tail = self.tail();
+            let open =
+                self.table.get(tail.base()).filter(|segment| tail.is_somewhere() && tail.offset() <= segment.capacity);
+            // Without reserving, so that attempts that fail do not move the tail on for ever.
+            let Some(segment) = open else {
+                self.roll_from(tail, bytes)?;
+                continue;
+            };
+            let end = tail.offset() + bytes;
+            // Before reserving, so that a full disk leaves no hole.
+            if end > segment.ready() && end <= segment.capacity {
+                segment.make_ready(end)?;
+            }
+            // AcqRel: the segment was put into the table before the tail named it (see `tail`); Release so
+            // that whoever reserves behind us sees what we saw.
+            let mine = Tail(self.tail.fetch_add(bytes / 8, Ordering::AcqRel));
+            let segment = if mine.base() == tail.base() { Some(segment) } else { self.table.get(mine.base()) };
+            let end = mine.offset() + bytes;
+            if let Some(segment) = segment.filter(|segment| end <= segment.capacity && mine.is_somewhere()) {
+                if let Err(error) = segment.make_ready(end) {
+                    self.give_up(segment, mine.offset(), bytes);
+                    return Err(error);
+                }
+                return Ok((segment, mine.offset()));
+            }
+            self.roll_from(mine, bytes)?;
+        }
+    }
+
+    pub(super) fn lock_roll(&self) -> MutexGuard<'_, Roll> {
+        // Every change of it is one assignment after everything that can fail.
+        self.roll.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Moves the tail from the segment of `seen`, where `bytes` did not fit, to the next one.
+    #[cold]
+    fn roll_from(&self, seen: Tail, bytes: u64) -> Result<()> {
+        let mut roll = self.lock_roll();
+        let now = self.tail();
+        let has_moved = now.base() != seen.base() || now.offset() < seen.offset();
+        if has_moved {
+            return Ok(());
+        }
+        let (segment, offset) = match roll.spare.take() {
+            Some(spare) => spare,
+            None => (self.create_segment(&mut roll, self.options.segment_bytes, STEP_BYTES)?, RECORDS_START),
+        };
+        let resumed = if segment.found_bytes > 0 { segment.resume(offset) } else { Ok(()) };
+        self.flusher.add(segment.clone());
+        if let Err(error) = resumed.and_then(|()| segment.make_ready((offset + bytes).min(segment.capacity))) {
+            roll.spare = Some((segment, offset));
+            return Err(error);
+        }
+        // Relaxed: whoever believes the old hint asks once too often, or one write too late.
+        self.has_spare.store(false, Ordering::Relaxed);
+        // Release: pairs with the Acquire in `tail`.
+        self.tail.store(Tail::new(segment.base, offset).0, Ordering::Release);
+        if let Some(full) = self.table.get(now.base()).filter(|_| now.is_somewhere()) {
+            full.release();
+        }
+        Ok(())
+    }
+
+    /// Makes a segment, in the table and on the list of what is to be flushed.
+    fn create_segment(&self, roll: &mut Roll, capacity: u64, ready: u64) -> Result<SharedSegment> {
+        let base = roll.next_slot;
+        let slots = capacity.div_ceil(Address::SLOT_BYTES).max(1) as usize;
+        if base + slots > Address::SLOTS {
+            return Err(Error::Full { directory: self.directory(), segments: base as u64 });
+        }
+        let header = SegmentHeader { store: self.identity.id, number: roll.next_number, capacity };
+        let segment = Arc::new(Segment::create(self.medium.clone(), header, base, ready)?);
+        (roll.next_slot, roll.next_number) = (base + slots, roll.next_number + 1);
+        self.table.set(&segment);
+        self.flusher.add(segment.clone());
+        Ok(segment)
+    }
+
+    /// A segment for one large record.
+    fn create_alone(&self, bytes: u64) -> Result<SharedSegment> {
+        let capacity = RECORDS_START + bytes;
+        self.create_segment(&mut self.lock_roll(), capacity, capacity)
+    }
+
+    /// Makes memory ahead of the tail ready, and the next segment when this one is half full. Notes what flushes of single
+    /// writes have covered.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; a writer that needs what is missing meets the same error.
+    pub fn prepare(&self) -> Result<()> {
+        let tail = self.tail();
+        let Some(segment) = self.table.get(tail.base()).filter(|_| tail.is_somewhere()) else { return Ok(()) };
+        // Relaxed: only the thread that prepares looks at what it noted.
+        let durable = self.durable.load(Ordering::Relaxed);
+        if self.noted.swap(durable, Ordering::Relaxed) < durable {
+            self.note_flushed(&self.flusher.unflushed(), Tail(durable))?;
+        }
+        let end = tail.offset().min(segment.capacity);
+        segment.make_ready((end + AHEAD_BYTES).min(segment.capacity))?;
+        if end > segment.capacity / 2 {
+            let mut roll = self.lock_roll();
+            if roll.spare.is_none() {
+                let spare = self.create_segment(&mut roll, self.options.segment_bytes, AHEAD_BYTES)?;
+                roll.spare = Some((spare, RECORDS_START));
+                self.has_spare.store(true, Ordering::Relaxed);
+            }
+        }
+        Ok(())
+    }
+}
