@@ -7,10 +7,10 @@
 use std::{
     mem,
     sync::{
-        Condvar, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    thread,
+    thread::{self, Thread},
 };
 
 use super::{medium::Medium, segment::SharedSegment};
@@ -19,8 +19,13 @@ use crate::{Error, Result};
 #[derive(Debug, Default)]
 pub(crate) struct Flusher {
     state: Mutex<State>,
-    done: Condvar,
+    /// How many flushes have ended, and the number of the last one that covered what it should. For those who wait, so
+    /// that they need not queue for the lock when they are woken; changed under it.
+    ended: AtomicU64,
+    completed: AtomicU64,
     failed: AtomicBool,
+    /// Whether there are refused records.
+    has_refused: AtomicBool,
 }
 
 /// A record whose place is reserved and whose bytes are written with the next flush.
@@ -32,7 +37,7 @@ pub(crate) struct Pending {
 }
 
 /// How often a flush lets others run before it begins, for each caller that the last one served.
-const YIELDS: usize = 4;
+const YIELDS: usize = 16;
 
 /// Names a pending record.
 type Ticket = u64;
@@ -48,9 +53,9 @@ struct State {
     /// How many calls wait for the next flush, and how many the last one served.
     joined: usize,
     served: usize,
-    /// How many flushes have started, and the number of the last one that ended.
+    waiting: Vec<Thread>,
+    /// How many flushes have started.
     started: u64,
-    completed: u64,
     failure: Option<String>,
 }
 
@@ -144,11 +149,17 @@ impl Flusher {
                 let is_unwritten = ticket.is_some_and(|ticket| state.withdraw(ticket));
                 return if is_unwritten { (Err(error), Ok(())) } else { (Ok(()), Err(error)) };
             }
-            if state.completed >= mine {
+            if self.completed.load(Ordering::Relaxed) >= mine {
                 return (Ok(()), Ok(()));
             }
             if state.running {
-                state = self.done.wait(state).unwrap_or_else(PoisonError::into_inner);
+                self.wait(state);
+                // Relaxed: `wait` has seen the end of a flush, and what that flush said came before it.
+                let is_covered = self.completed.load(Ordering::Relaxed) >= mine;
+                if is_covered && !self.has_failed() && !self.has_refused.load(Ordering::Relaxed) {
+                    return (Ok(()), Ok(()));
+                }
+                state = self.state();
                 continue;
             }
             state.running = true;
@@ -168,7 +179,7 @@ impl Flusher {
                 // Nothing is lost yet; whoever waits tries for itself.
                 Err(error) => Err(error),
                 Ok(result) => {
-                    state.completed = number;
+                    self.completed.store(number, Ordering::Relaxed);
                     if let Err(error) = &result {
                         self.failed.store(true, Ordering::Relaxed);
                         state.failure.get_or_insert(error.to_string());
@@ -177,16 +188,30 @@ impl Flusher {
                     result
                 }
             };
-            self.done.notify_all();
+            self.has_refused.store(!state.refused.is_empty(), Ordering::Relaxed);
+            // Release: pairs with the Acquire in `wait`; what this flush said is seen by those it wakes.
+            self.ended.fetch_add(1, Ordering::Release);
+            let waiting = mem::take(&mut state.waiting);
+            drop(state);
+            waiting.iter().for_each(Thread::unpark);
             return match refusal {
                 Some(error) => (Err(error), Ok(())),
                 None => (Ok(()), result),
             };
         }
     }
-}
 
-impl Flusher {
+    /// Waits until the flush that is running ends.
+    fn wait(&self, mut state: MutexGuard<'_, State>) {
+        let ended = self.ended.load(Ordering::Relaxed);
+        state.waiting.push(thread::current());
+        drop(state);
+        // Acquire: pairs with the Release in `flush`.
+        while self.ended.load(Ordering::Acquire) == ended {
+            thread::park();
+        }
+    }
+
     /// Lets those that the last flush served come back, so that they share the next one instead of waiting for it to end.
     fn gather<'a>(&'a self, mut state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
         for _ in 0..YIELDS * state.served {
