@@ -6,6 +6,8 @@
 
 mod support;
 
+use std::thread;
+
 use support::{Possible, at, damage, each, key, look, open, small, tells_of_a_flush, value};
 use thermocline_engine::{
     Durability, Engine, Error, Options,
@@ -267,4 +269,53 @@ fn a_mapped_store_that_syncs_every_write_keeps_its_word_whichever_call_fails() {
 #[test]
 fn an_unmapped_store_that_syncs_every_write_keeps_its_word_whichever_call_fails() {
     run(false, Durability::Synced);
+}
+
+/// Writers who share writes and flushes, while a call goes wrong: what each was told holds, live and for the next process.
+fn shared_writes_fail_alone(mapped: bool) {
+    const WRITERS: u8 = 4;
+    let plans = (0..40).flat_map(|call| {
+        [Fault::Fail, Fault::Short]
+            .into_iter()
+            .flat_map(move |fault| [false, true].map(|lasting| Plan { call, lasting, fault }))
+    });
+    each(plans, |plan| {
+        let medium = Faulty::new(mapped);
+        let engine = open(&medium, &small()).unwrap();
+        (0..WRITERS).for_each(|writer| engine.insert(&key(writer), &value(writer, 1), &at(true)).unwrap());
+        medium.plan(Some(plan));
+        let write = |writer: u8| -> Vec<_> {
+            (2..12).map(|version| (version, engine.insert(&key(writer), &value(writer, version), &at(true)))).collect()
+        };
+        let told: Vec<_> = thread::scope(|scope| {
+            let writers: Vec<_> = (0..WRITERS).map(|writer| scope.spawn(move || write(writer))).collect();
+            writers.into_iter().map(|writer| writer.join().unwrap()).collect()
+        });
+        medium.plan(None);
+        let mut possible = Possible::default();
+        for (writer, told) in (0..WRITERS).zip(told) {
+            possible.is(writer, Some(1));
+            for (version, result) in told {
+                match result {
+                    Ok(()) => possible.is(writer, Some(version)),
+                    Err(error) if tells_of_a_flush(&error) => possible.may_be(writer, Some(version)),
+                    Err(_) => {}
+                }
+            }
+        }
+        possible.check(&engine, "in the same process");
+        let left = open(&medium.after_kill(), &small()).unwrap();
+        possible.check(&left, "after a kill");
+        assert_eq!(damage(&left), [""; 0], "after a kill");
+    });
+}
+
+#[test]
+fn writers_who_share_a_mapped_store_are_told_the_truth() {
+    shared_writes_fail_alone(true);
+}
+
+#[test]
+fn writers_who_share_an_unmapped_store_are_told_the_truth() {
+    shared_writes_fail_alone(false);
 }
