@@ -4,6 +4,7 @@
 //! passes of their own, so that reading the clock slows no throughput figure.
 
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -19,6 +20,8 @@ use crate::workload::{Key, Lookups, Tally, VALUE_BYTES, Values, key};
 const LATENCY_NS_MAX: u64 = 60_000_000_000;
 const WARM_UP_SHARE: u64 = 4; // of the keys: one in so many is looked up before the time runs, dozens per 4 KiB page
 const LATENCY_SHARE: u64 = 10; // of the keys: one in so many is timed singly, per repeat
+
+const TOUCHED_BYTES: u64 = 1 << 30; // more than any store of this program takes while it is filled
 
 /// One turn of one engine.
 pub struct Bench<'run> {
@@ -38,15 +41,26 @@ impl Bench<'_> {
     }
 
     /// An empty directory for one store. Everything written before is on the disk when this returns, so that no
-    /// engine pays for the dirty pages of the one before it.
+    /// engine pays for the dirty pages of the one before it, and free memory was in use a moment ago.
     pub fn scratch(&self, name: &str) -> Result<TempDir> {
         self.quiesce()?;
+        self.touch_free_memory()?;
         Ok(tempfile::Builder::new().prefix(name).tempdir_in(self.root)?)
     }
 
     pub fn discard(&self, scratch: TempDir) -> Result<()> {
         scratch.close().context("removing a store")?;
         self.quiesce()
+    }
+
+    /// Puts a file into the page cache and removes it. A virtual machine's free memory may have gone back to its host, and
+    /// the first touch of such a page costs several times what is measured here.
+    fn touch_free_memory(&self) -> Result<()> {
+        let path = self.root.join("touch");
+        let mut file = File::create_new(&path)?;
+        let zeros = vec![0; 1 << 20];
+        (0..TOUCHED_BYTES >> 20).try_for_each(|_| file.write_all(&zeros))?;
+        Ok(fs::remove_file(path)?)
     }
 
     fn quiesce(&self) -> Result<()> {
