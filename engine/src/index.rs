@@ -123,8 +123,10 @@ impl Search<'_> {
         while self.left != 0 {
             let word = self.bucket.word(self.left);
             self.left &= self.left - 1;
-            if word.tag().matches(self.place.tag) && !word.is_vacant() {
-                return word.location();
+            if word.tag().matches(self.place.tag)
+                && let Some(at) = word.location()
+            {
+                return Some(at);
             }
         }
         None

@@ -187,10 +187,25 @@ impl Word {
         self.0 >> (u64::BITS - COUNT) == bits.into()
     }
 
-    /// Where the key lives, or `None` in a vacant word.
+    /// A number from 1 to 2⁴³ − 1 in place of a key, for whoever owns memory that no page is in. Readers who still look there
+    /// find no location.
+    #[inline]
+    pub fn link(number: u64) -> Self {
+        debug_assert!(number > 0 && number >> TAG_SHIFT == 0);
+        Self(number)
+    }
+
+    /// The number of a link.
+    #[inline]
+    pub fn as_link(self) -> Option<u64> {
+        (self.0 != 0 && self.0 >> TAG_SHIFT == 0).then_some(self.0)
+    }
+
+    /// Where the key lives, or `None` in a word without one.
     #[inline]
     pub fn location(self) -> Option<Location> {
-        (!self.is_vacant()).then_some(Location(self.0 & ((1 << TAG_SHIFT) - 1)))
+        // A tag is never zero.
+        (self.0 >> TAG_SHIFT != 0).then_some(Location(self.0 & ((1 << TAG_SHIFT) - 1)))
     }
 
     /// The same location under another tag; for copying a page that splits.
@@ -274,7 +289,10 @@ mod tests {
                 assert!(!word.is_vacant());
             }
         }
-        assert_eq!(Word::VACANT.location(), None);
+        assert_eq!((Word::VACANT.location(), Word::VACANT.as_link()), (None, None));
+        let link = Word::link((1 << TAG_SHIFT) - 1);
+        assert_eq!((link.location(), link.as_link()), (None, Some((1 << TAG_SHIFT) - 1)));
+        assert_eq!(Word::new(Tag::of(0), at(0)).as_link(), None);
     }
 
     #[test]

@@ -1,12 +1,12 @@
 //! The memory of the index's pages: buckets of one cache line, given out in runs.
 //!
-//! Holds which runs are free. Never looks into a page. Invariant: a run is in use, or free, or behind
-//! `next`; runs that are given out are vacant throughout.
+//! Holds which runs are free, in lists by length, whose links stand in the free buckets themselves (boundary tags, as in
+//! Knuth, *The Art of Computer Programming* 2.5). Invariant: a run is in use, or free, or behind `next`; no two free
+//! runs are side by side unless they are too long to be joined; runs that are given out are vacant throughout.
+//!
+//! Readers may still look into a free run: a link has no tag, so it is no location to them.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io,
-};
+use std::io;
 
 use thermocline_tiers::{
     Word,
@@ -53,57 +53,119 @@ pub(super) struct Pool {
     free: Mutex<Free>,
 }
 
-#[derive(Debug, Default)]
+/// Which runs are free.
+#[derive(Debug)]
 struct Free {
     /// Behind every run ever given out.
     next: u32,
-    /// Free runs by where they start; never two side by side.
-    by_start: BTreeMap<u32, u32>,
-    /// The same by length, the shortest first.
-    by_length: BTreeSet<(u32, u32)>,
+    /// Where free runs start, by their length; the last list has those that are longer than any page.
+    by_length: Vec<Vec<u32>>,
+}
+
+/// What stands in the first slot of a free run: its length, and its place in its list.
+#[derive(Clone, Copy)]
+struct Header {
+    length: u32,
+    place: usize,
+}
+
+impl Header {
+    const LENGTH_BITS: u32 = 20;
+    /// Runs are not joined to longer ones.
+    const LENGTH_MAX: u32 = (1 << Self::LENGTH_BITS) - 1;
+    /// More runs of one length than this are forgotten.
+    const PLACES: usize = 1 << 22;
+
+    fn word(self) -> Word {
+        Word::link((self.place as u64) << Self::LENGTH_BITS | u64::from(self.length))
+    }
+
+    fn of(word: Word) -> Option<Self> {
+        let link = word.as_link()?;
+        let length = link as u32 & Self::LENGTH_MAX;
+        Some(Self { length, place: (link >> Self::LENGTH_BITS) as usize })
+    }
+}
+
+/// The list of runs of a length.
+fn list_of(length: u32) -> usize {
+    length.min(PAGE_BUCKETS_MAX + 1) as usize
 }
 
 impl Free {
-    fn add(&mut self, start: u32, buckets: u32) {
-        self.by_start.insert(start, buckets);
-        self.by_length.insert((buckets, start));
+    /// Lists a run, and writes its length to both its ends.
+    fn add(&mut self, buckets: &[Bucket], start: u32, length: u32) {
+        let list = &mut self.by_length[list_of(length)];
+        let header = Header { length, place: list.len() };
+        if header.place < Header::PLACES {
+            list.push(start);
+            let run = &buckets[start as usize..][..length as usize];
+            run[0][0].copy_unpublished(header.word());
+            run[run.len() - 1][Bucket::SLOTS - 1].copy_unpublished(header.word());
+        }
     }
 
-    fn delete(&mut self, start: u32, buckets: u32) {
-        self.by_start.remove(&start);
-        self.by_length.remove(&(buckets, start));
+    /// Takes a run off its list and its length off its ends.
+    fn delete(&mut self, buckets: &[Bucket], start: u32, header: Header) {
+        let list = &mut self.by_length[list_of(header.length)];
+        list.swap_remove(header.place);
+        if let Some(moved) = list.get(header.place) {
+            let moved = &buckets[*moved as usize][0];
+            let length = Header::of(moved.load()).map_or(header.length, |moved| moved.length);
+            moved.copy_unpublished(Header { length, ..header }.word());
+        }
+        Self::clear_ends(buckets, start, header.length);
     }
 
-    /// Cuts `buckets` off the shortest run that has them.
-    fn cut(&mut self, buckets: u32) -> Option<u32> {
-        let (length, start) = *self.by_length.range((buckets, 0)..).next()?;
-        self.delete(start, length);
-        if length > buckets {
-            self.add(start + buckets, length - buckets);
+    /// So that neighbours do not take what stands there for a free run.
+    fn clear_ends(buckets: &[Bucket], start: u32, length: u32) {
+        let run = &buckets[start as usize..][..length as usize];
+        run[0][0].copy_unpublished(Word::VACANT);
+        run[run.len() - 1][Bucket::SLOTS - 1].copy_unpublished(Word::VACANT);
+    }
+
+    /// Cuts `length` buckets off the shortest run that has them.
+    fn cut(&mut self, buckets: &[Bucket], length: u32) -> Option<u32> {
+        let list = self.by_length[list_of(length)..].iter().find(|list| !list.is_empty())?;
+        let start = *list.last()?;
+        let header = Header::of(buckets[start as usize][0].load())?;
+        self.delete(buckets, start, header);
+        if header.length > length {
+            Self::clear_ends(buckets, start, length);
+            self.add(buckets, start + length, header.length - length);
         }
         Some(start)
     }
 
-    /// Adds a run and joins it with its neighbours.
-    fn join(&mut self, run: Run) {
-        let (mut start, mut buckets) = (run.start, run.buckets);
-        if let Some((before, length)) = self.by_start.range(..start).next_back().map(|(at, length)| (*at, *length))
-            && before + length == start
+    /// Adds a run and joins it with its free neighbours.
+    fn join(&mut self, buckets: &[Bucket], run: Run) {
+        let (mut start, mut length) = (run.start, run.buckets);
+        let end = start + length;
+        if end < self.next
+            && let Some(behind) = Header::of(buckets[end as usize][0].load())
+            && length + behind.length <= Header::LENGTH_MAX
         {
-            self.delete(before, length);
-            (start, buckets) = (before, buckets + length);
+            self.delete(buckets, end, behind);
+            length += behind.length;
         }
-        if let Some(length) = self.by_start.get(&(start + buckets)).copied() {
-            self.delete(start + buckets, length);
-            buckets += length;
+        if start > 0
+            && let Some(before) = Header::of(buckets[start as usize - 1][Bucket::SLOTS - 1].load())
+            && length + before.length <= Header::LENGTH_MAX
+        {
+            start -= before.length;
+            // Its place in the list is kept true at its first end only.
+            let before = Header::of(buckets[start as usize][0].load()).unwrap_or(before);
+            self.delete(buckets, start, before);
+            length += before.length;
         }
-        self.add(start, buckets);
+        self.add(buckets, start, length);
     }
 }
 
 impl Pool {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { buckets: Reserved::new(BUCKETS_MAX)?, free: Mutex::new(Free::default()) })
+        let by_length = vec![Vec::new(); PAGE_BUCKETS_MAX as usize + 2];
+        Ok(Self { buckets: Reserved::new(BUCKETS_MAX)?, free: Mutex::new(Free { next: 0, by_length }) })
     }
 
     #[inline]
@@ -121,7 +183,7 @@ impl Pool {
     /// A vacant run, or `None` when all that could be reserved is in use.
     pub(super) fn take(&self, buckets: u32) -> Option<Run> {
         let mut free = self.free.lock().expect("nothing panics under this lock");
-        if let Some(start) = free.cut(buckets) {
+        if let Some(start) = free.cut(&self.buckets, buckets) {
             drop(free);
             let run = Run { start, buckets, version: 0 };
             self.buckets(run)
@@ -141,7 +203,7 @@ impl Pool {
 
     /// Gives a run back. Readers that still look at it find out that its node has another one.
     pub(super) fn give(&self, run: Run) {
-        self.free.lock().expect("nothing panics under this lock").join(run);
+        self.free.lock().expect("nothing panics under this lock").join(&self.buckets, run);
     }
 
     /// Bytes in use, free runs included: memory that was touched once.
@@ -153,5 +215,57 @@ impl Pool {
     /// Bytes that could be reserved at most.
     pub(super) fn bytes_max(&self) -> u64 {
         (self.buckets.len() * size_of::<Bucket>()) as u64
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use proptest::prelude::*;
+    use thermocline_tiers::{Kind, Location, Slot, Tag};
+
+    use super::*;
+
+    fn is_vacant(pool: &Pool, run: Run) -> bool {
+        pool.buckets(run).iter().all(|bucket| bucket.iter().all(|slot| slot.load().is_vacant()))
+    }
+
+    /// What a page in use may have in any of its slots.
+    fn fill(pool: &Pool, run: Run) {
+        let publish = |slot: &Slot| slot.publish(Word::VACANT, Tag::of(0), Location::of_model(0, Kind::Log));
+        pool.buckets(run).iter().flat_map(|bucket| bucket.iter()).for_each(|slot| publish(slot).unwrap());
+    }
+
+    proptest! {
+        #[test]
+        fn runs_are_vacant_apart_and_joined_again(steps in proptest::collection::vec((1..=PAGE_BUCKETS_MAX, any::<bool>(), any::<u16>()), 1..300)) {
+            let pool = Pool::new().unwrap();
+            let mut taken: Vec<Run> = Vec::new();
+            for (buckets, filled, chosen) in steps {
+                if chosen % 3 == 0 && !taken.is_empty() {
+                    pool.give(taken.swap_remove(chosen as usize % taken.len()));
+                    continue;
+                }
+                let run = pool.take(buckets).unwrap();
+                prop_assert_eq!(run.buckets, buckets);
+                prop_assert!(is_vacant(&pool, run));
+                let apart = |other: &Run| run.start + run.buckets <= other.start || other.start + other.buckets <= run.start;
+                prop_assert!(taken.iter().all(apart));
+                if filled {
+                    fill(&pool, run);
+                }
+                taken.push(run);
+            }
+            let bytes = pool.bytes();
+            taken.drain(..).for_each(|run| pool.give(run));
+            let free = pool.free.lock().unwrap();
+            let runs: Vec<_> = free.by_length.iter().flatten().collect();
+            prop_assert_eq!(runs, [&0]);
+            drop(free);
+            while pool.bytes() == bytes {
+                taken.push(pool.take(PAGE_BUCKETS_MAX).unwrap());
+            }
+            let all = u64::from(PAGE_BUCKETS_MAX) * (taken.len() as u64 - 1) * size_of::<Bucket>() as u64;
+            prop_assert!(all + u64::from(PAGE_BUCKETS_MAX) * size_of::<Bucket>() as u64 > bytes, "all of it was given out again");
+        }
     }
 }
