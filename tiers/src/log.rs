@@ -13,6 +13,7 @@ mod flush;
 mod map;
 mod on_demand;
 mod open;
+mod record;
 mod segment;
 mod tail;
 
@@ -30,8 +31,8 @@ pub use format::{Header, Keys, RecordKind};
 use map::STEP_BYTES;
 use medium::{File, Lock, Medium};
 pub use open::{Options, Scanned};
+pub use record::{NewRecord, Record};
 use segment::SharedSegment;
-pub use segment::{NewRecord, Record};
 use tail::{Table, Tail};
 
 use crate::{Error, Result, slot::Location};
@@ -190,7 +191,7 @@ impl Log {
         // Before the flush begins: what is quiescent now is covered by it.
         let quiescent = self.quiescent.load(Ordering::Acquire);
         let (written, durable) = self.flusher.flush(&*self.medium, pending, |first| self.note_doubt(first));
-        if durable.is_ok() {
+        if written.is_ok() && durable.is_ok() {
             // Relaxed: it says what a flush has done, and orders nothing.
             self.durable.fetch_max(quiescent, Ordering::Relaxed);
         }

@@ -10,7 +10,8 @@ use super::{
     flush::Pending,
     format::{self, RECORDS_START, RecordKind, SegmentHeader},
     map::STEP_BYTES,
-    segment::{NewRecord, Placing, Segment, SharedSegment},
+    record::{NewRecord, Placing},
+    segment::{Segment, SharedSegment},
     tail::Tail,
 };
 use crate::{

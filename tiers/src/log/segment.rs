@@ -15,118 +15,17 @@ use std::{
 
 use super::{
     Medium,
-    format::{
-        self, BadBlock, HEADER_BYTES, Header, Keys, Lengths, RECORDS_START, RecordKind, SegmentHeader, commit_word,
-    },
+    format::{self, BadBlock, HEADER_BYTES, Header, Keys, RECORDS_START, RecordKind, SegmentHeader, commit_word},
     map::{Map, STEP_BYTES},
     medium::File,
     on_demand::OnDemand,
+    record::{NewRecord, Placing, Record},
 };
 use crate::{Error, Result, slot::Address};
 
 static ZEROS: LazyLock<Vec<u8>> = LazyLock::new(|| vec![0; STEP_BYTES as usize]);
 /// How much of an unmapped record is read at once, before its length is known.
 const READ_BYTES: u64 = 512;
-
-/// A record to be written.
-#[derive(Clone, Copy, Debug)]
-pub struct NewRecord<'a> {
-    /// Kind, sequence and deadline.
-    pub header: Header,
-    /// 0: the unnamed namespace.
-    pub namespace: u32,
-    /// At most 65 535 bytes.
-    pub key: &'a [u8],
-    /// At most 1 GiB less 64 KiB.
-    pub value: &'a [u8],
-}
-
-impl NewRecord<'_> {
-    /// What it takes in the log, padding included.
-    pub fn bytes(&self) -> u64 {
-        format::record_bytes(self.key.len(), self.value.len())
-    }
-
-    /// The bytes themselves.
-    pub(crate) fn encode(&self, keys: &Keys, placing: Placing) -> Vec<u8> {
-        let mut bytes = Vec::with_capacity(self.bytes() as usize);
-        self.encode_to(keys, placing, &mut bytes);
-        bytes
-    }
-
-    fn encode_to(&self, keys: &Keys, placing: Placing, into: &mut Vec<u8>) {
-        let start = into.len();
-        into.extend(0_u64.to_le_bytes());
-        into.extend(keys.length_word(self.key.len(), self.value.len()).to_le_bytes());
-        into.extend(self.header.encode());
-        into.extend(self.key);
-        into.extend(self.value);
-        let sum = keys.checksum(self.namespace, &into[start + 8..]);
-        let sum = if placing == Placing::Provisional { !sum } else { sum };
-        into[start..start + 8].copy_from_slice(&commit_word(sum, self.namespace).to_le_bytes());
-        into.resize(start + self.bytes() as usize, 0);
-    }
-}
-
-/// A record as it stands in the log: in the map, or in a buffer that it was read into.
-#[derive(Clone, Copy, Debug)]
-pub struct Record<'a> {
-    commit: u64,
-    header: Header,
-    value_at: usize,
-    /// From byte 8 of the record to the end of its value.
-    body: &'a [u8],
-}
-
-impl<'a> Record<'a> {
-    /// `body` is as long as its own length word, which says `lengths`, has it.
-    #[inline]
-    fn new(commit: u64, lengths: Lengths, body: &'a [u8]) -> Option<Self> {
-        let header = Header::decode(body.get(8..24)?.first_chunk()?)?;
-        Some(Self { commit, header, value_at: 24 + lengths.key as usize, body })
-    }
-
-    /// Kind, sequence and deadline.
-    #[inline]
-    pub fn header(&self) -> Header {
-        self.header
-    }
-
-    /// What it takes in the log, padding included.
-    #[inline]
-    pub fn bytes(&self) -> u64 {
-        (self.body.len() as u64 + 8).next_multiple_of(8)
-    }
-
-    /// 0: the unnamed namespace.
-    #[inline]
-    pub fn namespace(&self) -> u32 {
-        (self.commit >> 32) as u32
-    }
-
-    /// The key.
-    #[inline]
-    pub fn key(&self) -> &'a [u8] {
-        &self.body[24..self.value_at]
-    }
-
-    /// The value; empty for a tombstone.
-    #[inline]
-    pub fn value(&self) -> &'a [u8] {
-        &self.body[self.value_at..]
-    }
-}
-
-/// How a record is placed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Placing {
-    /// Through the map where there is one; committed at once.
-    Commit,
-    /// The same, to be committed or voided later.
-    Provisional,
-    /// Committed by one `pwrite`, which dirties one page instead of 2 MiB; the caller flushes.
-    Written,
-}
 
 /// One file of the log.
 #[derive(Debug)]
@@ -519,7 +418,7 @@ impl Segment {
 
     /// Holds a record against its checksum.
     pub(crate) fn check(&self, keys: &Keys, offset: u64, record: &Record<'_>) -> Result<()> {
-        let (stored, computed) = (record.commit as u32, keys.checksum(record.namespace(), record.body));
+        let (stored, computed) = record.checksums(keys);
         if stored == computed || stored == !computed {
             return Ok(());
         }
