@@ -110,6 +110,12 @@ impl Clock {
         self.next.fetch_max(floor, Ordering::Relaxed);
     }
 
+    /// A sequence that stands for now, to the millisecond, and no sequence drawn so far is higher.
+    pub(crate) fn seen(&self) -> u64 {
+        let now_ms = self.now_ms().saturating_sub(SEQUENCE_EPOCH_MS).min(TIME_MS_MAX);
+        self.last().max(now_ms << SEQUENCE_COUNT_BITS)
+    }
+
     /// The highest sequence drawn so far.
     pub(crate) fn last(&self) -> u64 {
         self.next.load(Ordering::Relaxed) - 1

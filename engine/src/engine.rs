@@ -24,6 +24,7 @@ use crate::{
     insert::Durability,
     medium::Medium,
     recover::{self, Recovery},
+    seen::SeenTime,
     upkeep::Upkeep,
 };
 
@@ -68,6 +69,7 @@ pub struct Engine {
     pub(crate) log: Arc<Log>,
     pub(crate) index: Index,
     pub(crate) clock: Clock,
+    pub(crate) seen_time: SeenTime,
     pub(crate) counters: Counters,
     pub(crate) recovery: Recovery,
     pub(crate) options: Options,
@@ -141,6 +143,7 @@ impl Engine {
             log: Arc::new(log),
             index,
             clock: Clock::new(options.time.clone(), recovered.last_sequence),
+            seen_time: SeenTime::new(recovered.last_sequence),
             counters,
             has_deadlines: AtomicBool::new(recovered.has_deadlines),
             recovery: recovered,
@@ -170,10 +173,15 @@ impl Engine {
         })
     }
 
-    /// Whether a record is a value that has not expired.
+    /// Whether a record is a value that has not expired. What has is noted before anybody hears of it.
     #[inline]
     pub(crate) fn is_living(&self, at: Location, record: &Record<'_>) -> bool {
-        at.kind() == Kind::Log && !self.clock.has_passed(record.header().deadline_ms)
+        let deadline_ms = record.header().deadline_ms;
+        let has_passed = self.clock.has_passed(deadline_ms);
+        if has_passed && !self.options.read_only {
+            self.seen_time.reach(deadline_ms, &self.clock, &self.log);
+        }
+        at.kind() == Kind::Log && !has_passed
     }
 
     /// The number of entries: exact, and a walk over the index if entries can expire or opening found damage. Those whose
@@ -238,7 +246,7 @@ impl Engine {
         self.upkeep.stop();
         // What has expired for somebody is to stay expired, should the wall clock be set back before the next open.
         let noted = match self.has_deadlines.load(Ordering::Relaxed) && !self.options.read_only {
-            true => self.log.note_time(self.clock.draw(1)),
+            true => self.seen_time.note(&self.clock, &self.log),
             false => Ok(()),
         };
         self.log.close(durable).and(noted)

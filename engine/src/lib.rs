@@ -13,6 +13,7 @@ mod index;
 mod insert;
 mod inspect;
 mod recover;
+mod seen;
 mod sync;
 mod upkeep;
 mod walk;

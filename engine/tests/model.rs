@@ -240,3 +240,40 @@ fn what_had_expired_for_a_reader_stays_expired_when_the_clock_is_set_back() {
         assert_eq!(look(&engine, 0).unwrap(), None, "in the next process");
     }
 }
+
+#[test]
+fn what_had_expired_for_anybody_stays_expired_after_a_kill_when_the_clock_is_set_back() {
+    type SeesNothing = fn(&Engine) -> bool;
+    let observers: [(&str, SeesNothing); 7] = [
+        ("get", |engine| look(engine, 0).unwrap().is_none()),
+        ("contains_key", |engine| !engine.contains_key(&key(0)).unwrap()),
+        ("a walk", |engine| engine.keys().next().is_none()),
+        ("len", |engine| matches!(engine.len(), 0)),
+        ("is_empty", Engine::is_empty),
+        ("remove", |engine| !engine.remove(&key(0)).unwrap()),
+        ("an exchange", |engine| engine.compare_exchange(&key(0), Some(1), None).unwrap() == Err(None)),
+    ];
+    for ((when, sees_nothing), mapped) in observers.into_iter().flat_map(|one| [(one, true), (one, false)]) {
+        let medium = Faulty::new(mapped);
+        let (engine, clock) = open_at(&medium, START_MS);
+        engine.insert(&key(0), &value(0, 1), &attributes(1_000)).unwrap();
+        advance(&clock, 1_000);
+        assert!(sees_nothing(&engine), "{when}");
+        let (next, _) = open_at(&medium.after_kill(), START_MS);
+        assert!(sees_nothing(&next), "{when}, in the next process");
+    }
+}
+
+#[test]
+fn time_is_noted_once_for_all_that_had_expired_by_then() {
+    let medium = Faulty::new(true);
+    let (engine, clock) = open_at(&medium, START_MS);
+    (0..10).for_each(|number| {
+        engine.insert(&key(number), b"short", &attributes(1_000 + u64::from(number))).unwrap();
+    });
+    advance(&clock, 5_000);
+    assert_eq!(look(&engine, 3).unwrap(), None);
+    medium.plan(None);
+    (0..10).for_each(|number| assert_eq!(look(&engine, number).unwrap(), None));
+    assert_eq!(medium.calls(), 0, "every deadline was noted with the first");
+}
