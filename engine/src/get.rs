@@ -1,6 +1,7 @@
 //! Get: find the slot, read the record, hold its deadline against the clock.
 //!
-//! Holds every way to look at one key. Writes nothing but this thread's own counters. Invariant: what has expired is a
+//! Holds every way to look at one key. Writes nothing but this thread's own counters, and the time when it is the first
+//! to hear of an expiry. Invariant: what has expired is a
 //! miss for every reader, whatever is still in the log.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

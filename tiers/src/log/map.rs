@@ -66,6 +66,11 @@ impl Map {
         Self { start: Start(raw.as_mut_ptr()), bytes: raw.len() as u64, raw: Arc::new(raw), writable }
     }
 
+    /// The same bytes, to be read only.
+    pub(crate) fn read_only(self) -> Self {
+        Self { writable: false, ..self }
+    }
+
     /// Length in bytes.
     #[inline]
     pub(crate) fn bytes(&self) -> u64 {

@@ -305,14 +305,14 @@ impl Medium for Faulty {
             return Err(io::Error::from(io::ErrorKind::AlreadyExists));
         }
         world.names.insert(name.to_owned(), node.clone());
-        Ok(Box::new(FaultyFile { medium: self.clone(), node }))
+        Ok(Box::new(FaultyFile { medium: self.clone(), node, writable: true }))
     }
 
-    fn open(&self, name: &str, _writable: bool) -> io::Result<Box<dyn File>> {
+    fn open(&self, name: &str, writable: bool) -> io::Result<Box<dyn File>> {
         self.simple()?;
         let node = lock(&self.world).names.get(name).cloned();
         let node = node.ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
-        Ok(Box::new(FaultyFile { medium: self.clone(), node }))
+        Ok(Box::new(FaultyFile { medium: self.clone(), node, writable }))
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -377,6 +377,13 @@ impl Drop for Held {
 struct FaultyFile {
     medium: Faulty,
     node: Shared,
+    writable: bool,
+}
+
+impl FaultyFile {
+    fn check_writable(&self) -> io::Result<()> {
+        if self.writable { Ok(()) } else { Err(io::Error::from(io::ErrorKind::PermissionDenied)) }
+    }
 }
 
 impl File for FaultyFile {
@@ -387,11 +394,13 @@ impl File for FaultyFile {
 
     fn set_bytes(&self, bytes: u64) -> io::Result<()> {
         self.medium.simple()?;
+        self.check_writable()?;
         lock(&self.node).resize(bytes)
     }
 
     fn allocate(&self, bytes: u64) -> io::Result<()> {
         self.medium.simple()?;
+        self.check_writable()?;
         self.medium.check_room(&self.node, bytes)?;
         let mut node = lock(&self.node);
         if bytes > node.bytes { node.resize(bytes) } else { Ok(()) }
@@ -419,6 +428,7 @@ impl File for FaultyFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let fault = self.medium.step()?;
+        self.check_writable()?;
         let bytes = if fault == Some(Fault::Short) { &bytes[..bytes.len() / 2] } else { bytes };
         let end = offset + bytes.len() as u64;
         let grown = end.max(lock(&self.node).bytes);
@@ -434,7 +444,7 @@ impl File for FaultyFile {
         if fault == Some(Fault::Short) { Err(io::Error::other("half of this call was to fail")) } else { Ok(()) }
     }
 
-    fn map(&self, bytes: u64, _writable: bool) -> io::Result<Option<Map>> {
+    fn map(&self, bytes: u64, writable: bool) -> io::Result<Option<Map>> {
         self.medium.simple()?;
         if !self.medium.mapped || bytes == 0 {
             return Ok(None);
@@ -443,7 +453,11 @@ impl File for FaultyFile {
         if bytes > node.bytes {
             return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
         }
-        Ok(Some(node.cache.clone()))
+        if writable {
+            self.check_writable()?;
+        }
+        let map = node.cache.clone();
+        Ok(Some(if writable { map } else { map.read_only() }))
     }
 
     fn flush(&self) -> io::Result<()> {
@@ -460,5 +474,26 @@ impl File for FaultyFile {
             }
         }
         result
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::*;
+
+    #[test]
+    fn what_was_opened_or_mapped_to_read_is_not_written() {
+        let medium = Faulty::new(true);
+        medium.write("a", &[0; 64]);
+        let file = medium.open("a", false).unwrap();
+        for refused in [file.write_at(0, b"1"), file.set_bytes(8), file.allocate(128), file.map(64, true).map(drop)] {
+            assert_eq!(refused.unwrap_err().kind(), io::ErrorKind::PermissionDenied);
+        }
+        let map = medium.open("a", true).unwrap().map(64, false).unwrap().unwrap();
+        assert!(catch_unwind(AssertUnwindSafe(|| map.store_word(0, 1))).is_err());
+        assert!(catch_unwind(AssertUnwindSafe(|| map.fill(0, b"1"))).is_err());
+        assert_eq!(medium.read("a").unwrap(), [0; 64]);
     }
 }
