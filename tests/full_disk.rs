@@ -33,7 +33,7 @@ fn a_full_disk_is_an_error_and_loses_nothing() {
     let open = || Store::builder().segment_bytes(1 << 20).open(&path).unwrap();
     let value = |number: u32| vec![number as u8; 5_000];
     let store = open();
-    let mut kept = 0;
+    let mut kept = 0_u32;
     let error = loop {
         match store.insert(kept.to_le_bytes(), value(kept)) {
             Ok(()) => kept += 1,

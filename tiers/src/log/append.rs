@@ -309,7 +309,7 @@ impl Log {
         Ok(())
     }
 
-    /// Makes a segment, in the table and on the list of what is to be flushed.
+    /// Makes a segment, in the table. It is to be flushed once it gets a record, and not before.
     fn create_segment(&self, roll: &mut Roll, capacity: u64, ready: u64) -> Result<SharedSegment> {
         let base = roll.next_slot;
         let slots = capacity.div_ceil(Address::SLOT_BYTES).max(1) as usize;
@@ -320,14 +320,15 @@ impl Log {
         let segment = Arc::new(Segment::create(self.medium.clone(), header, base, ready)?);
         (roll.next_slot, roll.next_number) = (base + slots, roll.next_number + 1);
         self.table.set(&segment);
-        self.flusher.add(segment.clone());
         Ok(segment)
     }
 
     /// A segment for one large record.
     fn create_alone(&self, bytes: u64) -> Result<SharedSegment> {
         let capacity = RECORDS_START + bytes;
-        self.create_segment(&mut self.lock_roll(), capacity, capacity)
+        let segment = self.create_segment(&mut self.lock_roll(), capacity, capacity)?;
+        self.flusher.add(segment.clone());
+        Ok(segment)
     }
 
     /// Makes memory ahead of the tail ready, and the next segment when this one is half full. Notes what flushes of single

@@ -493,7 +493,7 @@ mod tests {
         }
         let map = medium.open("a", true).unwrap().map(64, false).unwrap().unwrap();
         assert!(catch_unwind(AssertUnwindSafe(|| map.store_word(0, 1))).is_err());
-        assert!(catch_unwind(AssertUnwindSafe(|| map.fill(0, b"1"))).is_err());
+        assert!(catch_unwind(AssertUnwindSafe(|| map.fill(0, [b"1"]))).is_err());
         assert_eq!(medium.read("a").unwrap(), [0; 64]);
     }
 }
