@@ -137,13 +137,7 @@ impl Clock {
     /// Whether a record with this deadline is gone. Asks for the time only if there is a deadline.
     #[inline]
     pub(crate) fn has_passed(&self, deadline_ms: u64) -> bool {
-        deadline_ms != 0 && self.is_over(deadline_ms)
-    }
-
-    /// Apart from the records without a deadline.
-    #[inline(never)]
-    fn is_over(&self, deadline_ms: u64) -> bool {
-        self.left(deadline_ms).is_none()
+        deadline_ms != 0 && self.left(deadline_ms).is_none()
     }
 }
 

@@ -177,11 +177,17 @@ impl Engine {
     #[inline]
     pub(crate) fn is_living(&self, at: Location, record: &Record<'_>) -> bool {
         let deadline_ms = record.header().deadline_ms;
+        at.kind() == Kind::Log && (deadline_ms == 0 || self.is_before(deadline_ms))
+    }
+
+    /// Apart from the records without a deadline.
+    #[inline(never)]
+    fn is_before(&self, deadline_ms: u64) -> bool {
         let has_passed = self.clock.has_passed(deadline_ms);
         if has_passed && !self.options.read_only {
             self.seen_time.reach(deadline_ms, &self.clock, &self.log);
         }
-        at.kind() == Kind::Log && !has_passed
+        !has_passed
     }
 
     /// The number of entries: exact, and a walk over the index if entries can expire or opening found damage. Those whose
