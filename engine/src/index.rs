@@ -236,8 +236,8 @@ impl Index {
     /// Calls `is` with each location whose tag agrees, until it returns something.
     ///
     /// Looks again if the page was replaced meanwhile and nothing was found: its memory may have been given to another
-    /// one. What was found was the key's at some time during the call either way. Never waits. Costs one or two cache lines and, per location, what `is` reads; a location of another key
-    /// is shown with probability 2⁻¹⁵.
+    /// one. What was found was the key's at some time during the call either way. Never waits. Costs one or two cache
+    /// lines and, per location, what `is` reads; a location of another key is shown with probability 2⁻¹⁵.
     ///
     /// # Errors
     /// What `is` returns.
