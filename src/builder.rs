@@ -4,7 +4,10 @@
 
 use std::{path::Path, sync::Arc, time::Duration};
 
-use thermocline_engine::{Engine, Options, medium::Disk};
+use thermocline_engine::{
+    Engine, Options,
+    medium::{Disk, Volatile},
+};
 
 use crate::{Durability, Error, Result, Store};
 
@@ -35,6 +38,20 @@ impl Builder {
         self
     }
 
+    /// Bytes of the memory tier, our overhead counted: what entries take there and their share of the index. Default:
+    /// 64 MiB. 0: nothing is kept in memory beside the index.
+    pub fn memory_capacity(mut self, bytes: u64) -> Self {
+        self.options.memory_capacity = bytes;
+        self
+    }
+
+    /// Keeps so many bytes of memory available on the machine, or in this process's share of it: entries leave memory
+    /// when others need it. Default: the machine is not watched.
+    pub fn free_memory_target(mut self, bytes: u64) -> Self {
+        self.options.free_memory_target = Some(bytes);
+        self
+    }
+
     /// Bytes of a segment of the log, 64 KiB to 1 GiB, a multiple of 8. Default: 64 MiB.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.options.segment_bytes = bytes;
@@ -60,6 +77,30 @@ impl Builder {
         self
     }
 
+    /// Opens a store without a log: what leaves memory is gone, and all of it with the last handle.
+    ///
+    /// # Errors
+    /// [`Error::Option`] for options that need a directory.
+    pub fn in_memory(self) -> Result<Store> {
+        self.check()?;
+        let refused = [("read_only", self.options.read_only), ("memory_capacity", self.options.memory_capacity == 0)];
+        if let Some((option, _)) = refused.into_iter().find(|(_, is_refused)| *is_refused) {
+            let found = if option == "read_only" { "a store in memory" } else { "0" };
+            let expected = if option == "read_only" { "a store in a directory" } else { "a number above zero" };
+            return Err(Error::Option { option, found: found.to_owned(), expected: expected.to_owned() });
+        }
+        let options = Options { in_memory: true, create: true, ..self.options };
+        Engine::open(Arc::new(Volatile::default()), options).map(Store::new)
+    }
+
+    fn check(&self) -> Result<()> {
+        if self.options.time_to_live == Some(Duration::ZERO) {
+            let (found, expected) = ("0 s".to_owned(), "a duration above zero".to_owned());
+            return Err(Error::Option { option: "time_to_live", found, expected });
+        }
+        Ok(())
+    }
+
     /// Opens the store in the directory `dir`, which is made if it is missing.
     ///
     /// Reads the log once to rebuild the index. Whoever changes the store's files behind its back (cuts a
@@ -70,10 +111,7 @@ impl Builder {
     /// [`Error::Corrupt`] if the store's identity is damaged, [`Error::Io`].
     pub fn open(self, dir: impl AsRef<Path>) -> Result<Store> {
         let dir = dir.as_ref();
-        if self.options.time_to_live == Some(Duration::ZERO) {
-            let (found, expected) = ("0 s".to_owned(), "a duration above zero".to_owned());
-            return Err(Error::Option { option: "time_to_live", found, expected });
-        }
+        self.check()?;
         let makes = self.options.create && !self.options.read_only;
         let disk = if makes { Disk::create(dir) } else { Disk::open(dir) };
         let disk = disk.map_err(|source| match source.kind() {

@@ -25,8 +25,8 @@ mod builder;
 mod store;
 
 pub use builder::Builder;
-pub use store::{Iter, Keys, Store};
+pub use store::{Iter, Keys, LoggedKeys, Permit, ResidentKeys, Store};
 pub use thermocline_engine::{
-    Attributes, Damage, Durability, Error, Hits, IndexStats, LogStats, Metadata, Misses, Recovery, Result, Stats, Tier,
-    Value, Verified,
+    Attributes, Damage, Durability, Error, Eviction, Evictions, Health, Hits, HotKey, IndexStats, LogStats,
+    MemoryStats, Metadata, Misses, Reason, Recovery, Result, Stats, Tier, Value, Verified,
 };

@@ -9,7 +9,7 @@ use thermocline_engine::{
     medium::{Disk, Medium},
 };
 
-use crate::{Attributes, Builder, Error, Metadata, Result, Stats, Value, Verified};
+use crate::{Attributes, Builder, Error, Eviction, Health, HotKey, Metadata, Result, Stats, Value, Verified};
 
 /// A key-value store in a directory. Clones are handles to the same one, which ends with the last of them.
 ///
@@ -26,6 +26,25 @@ pub type Iter<'a> = thermocline_engine::Iter<'a>;
 
 /// An iterator over keys, in no order. See [`Store::keys`].
 pub type Keys<'a> = thermocline_engine::Keys<'a>;
+
+/// An iterator over the keys in memory, in no order. See [`Store::resident_keys`].
+pub type ResidentKeys<'a> = thermocline_engine::ResidentKeys<'a>;
+
+/// An iterator over the keys in the log, in no order. See [`Store::logged_keys`].
+pub type LoggedKeys<'a> = thermocline_engine::LoggedKeys<'a>;
+
+/// Room in the memory tier that is kept free. See [`Store::reserve`].
+#[derive(Debug)]
+pub struct Permit<'a> {
+    store: &'a Store,
+    bytes: u64,
+}
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.store.engine.release(self.bytes);
+    }
+}
 
 impl Store {
     /// Opens the store in the directory `dir` with default options; makes it if it is missing.
@@ -65,13 +84,19 @@ impl Store {
         self.engine.insert(key.as_ref(), value.as_ref(), attributes)
     }
 
-    /// The value of `key`. One allocation and copy; waits for nobody.
+    /// The value of `key`: shared if it is in memory, else one allocation and copy. Waits for nobody.
     ///
     /// # Errors
     /// [`Error::Corrupt`] if its record is damaged (a later write heals the key), [`Error::Io`].
     #[inline]
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
         self.engine.get(key.as_ref())
+    }
+
+    /// The value of `key` if it is in memory: touches no file, never blocks.
+    #[inline]
+    pub fn get_resident(&self, key: impl AsRef<[u8]>) -> Option<Value> {
+        self.engine.get_resident(key.as_ref())
     }
 
     /// Shows the value of `key` to `f` where it lies: no copy, no allocation. For short looks; what `f` sees cannot be
@@ -180,6 +205,60 @@ impl Store {
     /// Walks over all keys, as [`iter`](Self::iter) does over entries.
     pub fn keys(&self) -> Keys<'_> {
         self.engine.keys()
+    }
+
+    /// The keys of the entries that are in memory, as [`iter`](Self::iter) has entries. A key that moves within memory while
+    /// the walk goes on may be met twice, or not at all.
+    pub fn resident_keys(&self) -> ResidentKeys<'_> {
+        self.engine.resident_keys()
+    }
+
+    /// The keys of the entries that are in the log, in memory too or not, as [`iter`](Self::iter) has entries.
+    pub fn logged_keys(&self) -> LoggedKeys<'_> {
+        self.engine.logged_keys()
+    }
+
+    /// Lets the entry of `key` go from memory; it stays in the log. `true` if it was in memory.
+    ///
+    /// # Errors
+    /// As for [`insert`](Self::insert), if it was not in the log yet.
+    pub fn evict(&self, key: impl AsRef<[u8]>) -> Result<bool> {
+        self.engine.evict(key.as_ref())
+    }
+
+    /// Lets all entries go from memory; they stay in the log. Returns how many went.
+    ///
+    /// # Errors
+    /// As for [`evict`](Self::evict).
+    pub fn evict_all(&self) -> Result<u64> {
+        self.engine.evict_all()
+    }
+
+    /// Changes the capacity of the memory tier. What is too much leaves soon after, behind the call's back.
+    pub fn set_memory_capacity(&self, bytes: u64) {
+        self.engine.set_memory_capacity(bytes);
+    }
+
+    /// A permit for `bytes` of the memory tier, for a value that is about to be computed: entries leave to make room for
+    /// it, and nothing else takes that room while the permit lives.
+    pub fn reserve(&self, bytes: u64) -> Permit<'_> {
+        self.engine.reserve(bytes);
+        Permit { store: self, bytes }
+    }
+
+    /// The `count` keys in memory that come most often, the hottest first. Walks over the memory tier.
+    pub fn hot_keys(&self, count: usize) -> Vec<HotKey> {
+        self.engine.hot_keys(count)
+    }
+
+    /// Who left memory last, when and why; the newest first, at most about a thousand.
+    pub fn eviction_log(&self) -> Vec<Eviction> {
+        self.engine.eviction_log()
+    }
+
+    /// Whether all is well: disk, memory, threads. Looks at no file.
+    pub fn health(&self) -> Health {
+        self.engine.health()
     }
 
     /// The number of entries, exactly; walks over them if some can expire.

@@ -8,12 +8,12 @@ use thermocline_tiers::{
     log::{Header, NewRecord, RecordKind, Survives},
 };
 
-use crate::{Attributes, engine::Engine};
+use crate::{Attributes, engine::Core};
 
 /// How many records ahead a batch asks for the index's cache lines.
 const PREFETCHED: usize = 8;
 
-impl Engine {
+impl Core {
     /// Writes all pairs, each for itself, with one reservation for as many as fit and one flush if they are to be
     /// durable; of equal keys the last wins.
     ///
@@ -27,6 +27,10 @@ impl Engine {
             let header = Header { kind: RecordKind::Value, sequence, deadline_ms };
             NewRecord { header, namespace: 0, key, value }
         });
+        if self.options.in_memory {
+            let hash = |record: &NewRecord<'_>| self.log.keys().hash(record.key);
+            return records.into_iter().try_for_each(|record| self.write_in_memory(hash(&record), &record, &guard));
+        }
         let survives = attributes.durability.unwrap_or(self.options.durability).survives();
         self.write_many(&records.collect::<Vec<_>>(), survives, &guard).map(|_| ())
     }
@@ -36,6 +40,9 @@ impl Engine {
     /// # Errors
     /// As for [`insert`](Self::insert); some of them may be gone.
     pub fn remove_many(&self, keys: &[&[u8]]) -> Result<u64> {
+        if self.options.in_memory {
+            return keys.iter().try_fold(0, |count, key| Ok(count + u64::from(self.remove(key)?)));
+        }
         let guard = Guard::pin();
         let mut records = Vec::new();
         for key in keys {
@@ -60,8 +67,8 @@ impl Engine {
             if let Some(hash) = hashes.get(index + PREFETCHED) {
                 self.index.prefetch(*hash);
             }
-            match self.publish(hashes[index], &records[index], placed, known[index], guard) {
-                Ok(old) => displaced += u64::from(old.is_some_and(|old| old.kind() == Kind::Log)),
+            match self.publish_logged(hashes[index], &records[index], placed, known[index], guard) {
+                Ok(old) => displaced += u64::from(old.is_some_and(|old| old.kind() != Kind::Removed)),
                 Err(error) => published = published.and(Err(error)),
             }
         }

@@ -14,6 +14,7 @@ const STRIPES: usize = 64;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub(crate) enum Count {
+    HitMemory,
     HitLog,
     MissAbsent,
     MissRemoved,
@@ -27,9 +28,19 @@ pub(crate) enum Count {
     /// Bytes of records that came and went.
     LiveBytesAdded,
     LiveBytesTaken,
+    Promotion,
+    /// Entries that left memory and stayed in the log.
+    Demotion,
+    /// Entries that left memory, by reason.
+    EvictedExpired,
+    EvictedCapacity,
+    EvictedPressure,
+    EvictedManual,
+    /// Values that did not get into memory: too large for it, or no room in time.
+    Rejected,
 }
 
-const COUNTS: usize = Count::LiveBytesTaken as usize + 1;
+const COUNTS: usize = Count::Rejected as usize + 1;
 
 /// The counters of one store.
 #[derive(Debug)]
@@ -46,6 +57,21 @@ impl Counters {
     #[inline]
     pub(crate) fn add(&self, count: Count, amount: u64, guard: &Guard) {
         self.add_all([(count, amount)], guard);
+    }
+
+    /// Adds one to a count; returns it as this thread knows it.
+    #[inline]
+    pub(crate) fn add_one(&self, count: Count, guard: &Guard) -> u64 {
+        let number = guard.thread_number();
+        let counter = &self.0[number.min(STRIPES)][count as usize];
+        // Relaxed: a count orders nothing.
+        if number < STRIPES {
+            let after = counter.load(Ordering::Relaxed).wrapping_add(1);
+            counter.store(after, Ordering::Relaxed);
+            after
+        } else {
+            counter.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
+        }
     }
 
     /// Adds to several counts at the price of finding the stripe once.

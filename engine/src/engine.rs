@@ -1,31 +1,36 @@
 //! The engine: what the flows share, from opening to closing.
 //!
-//! Holds the log, the index over it, the clock and the counters. Never holds a flow: those are in files of their own.
-//! Invariant: every record that a slot names is in this log, and every record of the log is either named by
-//! its key's slot, older than the one that is, or void.
+//! Holds both tiers, the index over them, the clock and the counters. Never holds a flow: those are in files of their own.
+//! Invariant: every record that a slot names is in one of these tiers, and every record of the log is either named by
+//! its key's slot, the home of what is, older than that, or void.
 
 use std::{
+    ops::Deref,
     sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, Ordering},
+        Arc, PoisonError, RwLock, Weak,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
 use thermocline_tiers::{
     Error, Guard, Kind, Location, Result,
-    log::{self, Log, Record, Survives},
+    log::{self, Log, Survives},
+    memory::Memory,
 };
 
 use crate::{
+    budget::{Budget, INDEX_BYTES},
     clock::{Clock, TimeSource},
     counters::{Count, Counters},
-    index::{Index, Records},
+    found::{Found, Tiers},
+    index::Index,
     insert::Durability,
+    keeper::Keeper,
     medium::Medium,
     recover::{self, Recovery},
     seen::SeenTime,
-    upkeep::Upkeep,
+    worker::Worker,
 };
 
 /// Sequences end long before they could wrap: a record that states a higher one was not written by us.
@@ -40,6 +45,12 @@ pub struct Options {
     pub read_only: bool,
     /// Make a store where there is none.
     pub create: bool,
+    /// No log: what leaves memory is gone.
+    pub in_memory: bool,
+    /// Bytes of the memory tier, our overhead counted. 0: there is none.
+    pub memory_capacity: u64,
+    /// Bytes of memory that are to stay available on the machine.
+    pub free_memory_target: Option<u64>,
     /// How long entries live that say nothing else.
     pub time_to_live: Option<Duration>,
     /// What writes survive that say nothing else.
@@ -54,6 +65,9 @@ impl Default for Options {
             segment_bytes: 64 << 20,
             read_only: false,
             create: true,
+            in_memory: false,
+            memory_capacity: 64 << 20,
+            free_memory_target: None,
             time_to_live: None,
             durability: Durability::default(),
             time: TimeSource::default(),
@@ -61,63 +75,36 @@ impl Default for Options {
     }
 }
 
-/// One open store.
+/// One open store, with the threads that work for it. Derefs to what its callers use.
 #[derive(Debug)]
 pub struct Engine {
-    /// First, so that its thread ends before what it works on.
-    pub(crate) upkeep: Upkeep,
+    core: Arc<Core>,
+    is_closed: bool,
+}
+
+/// What the flows share. They are its methods, in files of their own.
+#[derive(Debug)]
+pub struct Core {
+    pub(crate) ahead: Worker,
+    pub(crate) keeper: Keeper,
     pub(crate) log: Arc<Log>,
+    pub(crate) memory: Memory,
+    pub(crate) budget: Budget,
     pub(crate) index: Index,
     pub(crate) clock: Clock,
     pub(crate) seen_time: SeenTime,
     pub(crate) counters: Counters,
     pub(crate) recovery: Recovery,
     pub(crate) options: Options,
-    /// Held to read by exchanges between being seen and counting, and taken to write before a flush.
+    /// Held to read by exchanges and volatile writes between being seen and counting, and taken to write before a flush.
     pub(crate) exchanging: RwLock<()>,
     /// Whether any entry ever had a deadline; without one the length needs no walk.
     pub(crate) has_deadlines: AtomicBool,
-    closed: bool,
-}
-
-/// The log as the index sees it.
-pub(crate) struct InLog<'a>(pub(crate) &'a Log);
-
-impl InLog<'_> {
-    /// Shows the record at `at` to somebody who will replace it: `None` if it is so damaged that it says nothing any
-    /// more. Then its tag is all that is known of its key, and is believed.
-    #[inline]
-    pub(crate) fn read_to_replace<R>(&self, at: Location, show: impl Fn(Option<Record<'_>>) -> R) -> Result<R> {
-        match self.0.read_unchecked(at, |record| show(Some(record))) {
-            Err(Error::Corrupt { .. }) if at.is_unverified() => Ok(show(None)),
-            other => other,
-        }
-    }
-
-    /// What the record at `at` takes in the log; 0 if it cannot be read. For counting.
-    pub(crate) fn bytes_at(&self, at: Location) -> u64 {
-        self.0.read_unchecked(at, |record| record.bytes()).unwrap_or(0)
-    }
-}
-
-impl Records for InLog<'_> {
-    fn hash_at(&self, at: Location) -> Result<Option<u64>> {
-        match self.0.read_unchecked(at, |record| self.0.keys().hash(record.key())) {
-            Err(Error::Corrupt { .. }) => Ok(None),
-            other => other.map(Some),
-        }
-    }
-
-    fn is_forgettable(&self, at: Location) -> bool {
-        self.0.is_quiescent(at)
-    }
-}
-
-/// Whether two keys are the same. Keys of 8 to 16 bytes are compared by their first and last eight, without a call.
-#[inline]
-fn is_same(a: &[u8], b: &[u8]) -> bool {
-    let words = |key: &[u8]| Some((u64::from_ne_bytes(*key.first_chunk()?), u64::from_ne_bytes(*key.last_chunk()?)));
-    if a.len() == b.len() && a.len() <= 16 && a.len() >= 8 { words(a) == words(b) } else { a == b }
+    /// Whether any record was ever in memory alone, and how many calls bring those to the log now.
+    pub(crate) has_dirty: AtomicBool,
+    pub(crate) logging_dirty: AtomicUsize,
+    /// For threads that work for the store and do not keep it open.
+    pub(crate) this: Weak<Self>,
 }
 
 impl Engine {
@@ -131,53 +118,80 @@ impl Engine {
         let log_options =
             log::Options { segment_bytes: options.segment_bytes, read_only: options.read_only, create: options.create };
         let mut log = Log::open(medium, log_options)?;
-        let (index, counters) = (Index::new()?, Counters::default());
-        let mut recovered = recover::recover(&mut log, &index, &counters)?;
+        let (index, memory, counters) = (Index::new()?, Memory::new(INDEX_BYTES)?, Counters::default());
+        let mut recovered = recover::recover(&mut log, &memory, &index, &counters)?;
         recovered.last_sequence = recovered.last_sequence.max(log.noted_time()?);
         if recovered.last_sequence > SEQUENCE_MAX {
             let what = format!("sequence {} leaves no later ones", recovered.last_sequence);
             return Err(Error::Corrupt { file: log.directory(), offset: 0, what });
         }
-        Ok(Self {
-            upkeep: Upkeep::default(),
+        let core = Arc::new_cyclic(|this| Core {
+            ahead: Worker::new("thermocline-ahead"),
+            keeper: Keeper::new(options.memory_capacity),
             log: Arc::new(log),
+            memory,
+            budget: Budget::new(options.memory_capacity),
             index,
             clock: Clock::new(options.time.clone(), recovered.last_sequence),
             seen_time: SeenTime::new(recovered.last_sequence),
             counters,
             has_deadlines: AtomicBool::new(recovered.has_deadlines),
+            has_dirty: AtomicBool::new(false),
+            logging_dirty: AtomicUsize::new(0),
             recovery: recovered,
             options,
             exchanging: RwLock::new(()),
-            closed: false,
-        })
+            this: this.clone(),
+        });
+        core.start_keeping();
+        Ok(Self { core, is_closed: false })
     }
 
-    /// Shows the record of `key`, tombstones included, if there is one.
+    /// Ends the store: everything durable, reserved space given back, the lock released.
+    ///
+    /// # Errors
+    /// As for [`sync`](Core::sync). Whatever it says, the store is closed and whole.
+    pub fn close(mut self) -> Result<()> {
+        self.is_closed = true;
+        self.core.end(true)
+    }
+}
+
+impl Deref for Engine {
+    type Target = Core;
+
     #[inline]
-    pub(crate) fn find<R>(
-        &self,
-        hash: u64,
-        key: &[u8],
-        guard: &Guard,
-        show: impl FnOnce(Location, Record<'_>) -> R,
-    ) -> Result<Option<R>> {
-        let mut show = Some(show);
-        self.index.find(hash, guard, |at| {
-            self.log.read(
-                at,
-                |record| {
-                    if is_same(record.key(), key) { show.take().map(|show| show(at, record)) } else { None }
-                },
-            )
-        })
+    fn deref(&self) -> &Core {
+        &self.core
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if !self.is_closed {
+            // There is nobody to tell; whoever wants to hear of errors calls `close`.
+            let _ = self.core.end(false);
+        }
+    }
+}
+
+impl Core {
+    /// Both tiers, under a guard.
+    #[inline]
+    pub(crate) fn tiers<'a>(&'a self, guard: &'a Guard) -> Tiers<'a> {
+        Tiers { log: &self.log, memory: &self.memory, guard }
     }
 
     /// Whether a record is a value that has not expired. What has is noted before anybody hears of it.
     #[inline]
-    pub(crate) fn is_living(&self, at: Location, record: &Record<'_>) -> bool {
-        let deadline_ms = record.header().deadline_ms;
-        at.kind() == Kind::Log && (deadline_ms == 0 || self.is_before(deadline_ms))
+    pub(crate) fn is_living(&self, at: Location, record: &Found<'_>) -> bool {
+        let deadline_ms = record.deadline_ms();
+        at.kind() != Kind::Removed && (deadline_ms == 0 || self.is_before(deadline_ms))
+    }
+
+    /// As [`is_living`](Self::is_living), of a record that is a value.
+    pub(crate) fn is_living_until(&self, deadline_ms: u64) -> bool {
+        deadline_ms == 0 || self.is_before(deadline_ms)
     }
 
     /// Apart from the records without a deadline.
@@ -216,8 +230,12 @@ impl Engine {
     /// # Errors
     /// [`thermocline_tiers::Error::Io`] when a flush fails; [`thermocline_tiers::Error::Suspended`] ever after.
     pub fn sync(&self) -> Result<()> {
+        if self.options.in_memory {
+            return Ok(());
+        }
         Guard::pin().retire(self.log.quiescer());
         Guard::reclaim();
+        self.log_dirty()?;
         self.let_exchanges_count();
         self.log.sync()
     }
@@ -239,31 +257,15 @@ impl Engine {
         drop(self.exchanging.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// Ends the store: everything durable, reserved space given back, the lock released.
-    ///
-    /// # Errors
-    /// As for [`sync`](Self::sync). Whatever it says, the store is closed and whole.
-    pub fn close(mut self) -> Result<()> {
-        self.closed = true;
-        self.end(true)
-    }
-
     fn end(&self, durable: bool) -> Result<()> {
-        self.upkeep.stop();
+        self.stop_keeping();
+        self.ahead.stop();
+        let logged = self.log_dirty();
         // What has expired for somebody is to stay expired, should the wall clock be set back before the next open.
         let noted = match self.has_deadlines.load(Ordering::Relaxed) && !self.options.read_only {
             true => self.seen_time.note(&self.clock, &self.log),
             false => Ok(()),
         };
-        self.log.close(durable).and(noted)
-    }
-}
-
-impl Drop for Engine {
-    fn drop(&mut self) {
-        if !self.closed {
-            // There is nobody to tell; whoever wants to hear of errors calls `close`.
-            let _ = self.end(false);
-        }
+        self.log.close(durable).and(noted).and(logged)
     }
 }

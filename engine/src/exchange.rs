@@ -4,19 +4,21 @@
 //! only over exactly what was looked at, and committed after that; a loser's record becomes a void. A flush waits for
 //! the moment in between.
 
-use std::sync::PoisonError;
+use std::{cell::Cell, sync::PoisonError};
 
 use thermocline_tiers::{
-    Guard, Location, Result,
+    Error, Guard, Location, Result,
     log::{Header, NewRecord, RecordKind},
 };
 
 use crate::{
-    engine::{Engine, InLog},
-    index::{Published, Verdict},
+    counters::Count,
+    engine::Core,
+    found::is_same,
+    index::{Look, Published, Verdict},
 };
 
-impl Engine {
+impl Core {
     /// Writes `new` under `key`, or removes the key for `None`, if the sequence of its entry is `expected`; `None` expects
     /// that there is none. Returns the new sequence, or the one that was found.
     ///
@@ -33,8 +35,14 @@ impl Engine {
         let deadline_ms = self.deadline_of(new)?;
         loop {
             let guard = Guard::pin();
-            let found = self.find(self.log.keys().hash(key), key, &guard, |at, record| {
-                (at, self.is_living(at, &record).then(|| record.header().sequence))
+            let hash = self.log.keys().hash(key);
+            let found = self.index.find(hash, &guard, |at| {
+                self.tiers(&guard).read(at, |record| {
+                    if !is_same(record.key(), key) {
+                        return Look::Other;
+                    }
+                    Look::Found((at, self.is_living(at, &record).then(|| record.sequence())))
+                })
             })?;
             let sequence = found.and_then(|(_, sequence)| sequence);
             if sequence != expected {
@@ -46,7 +54,12 @@ impl Engine {
                 return Ok(Ok(header.sequence));
             }
             let record = NewRecord { header, namespace: 0, key, value: new.unwrap_or_default() };
-            if self.try_exchange(&record, found.map(|(at, _)| at), &guard)? {
+            let seen = found.map(|(at, _)| at);
+            let is_ours = match self.options.in_memory {
+                true => self.try_exchange_in_memory(hash, &record, seen, &guard)?,
+                false => self.try_exchange(hash, &record, seen, &guard)?,
+            };
+            if is_ours {
                 return Ok(Ok(header.sequence));
             }
         }
@@ -57,27 +70,20 @@ impl Engine {
     }
 
     /// Publishes over exactly `seen`; `false` if the slot has moved on.
-    fn try_exchange(&self, record: &NewRecord<'_>, seen: Option<Location>, guard: &Guard) -> Result<bool> {
+    fn try_exchange(&self, hash: u64, record: &NewRecord<'_>, seen: Option<Location>, guard: &Guard) -> Result<bool> {
         let placed = self.log.append_provisional(record)?;
-        let hash = self.log.keys().hash(record.key);
         let counting = self.exchanging.read().unwrap_or_else(PoisonError::into_inner);
-        let published = self.index.publish(hash, placed.location, guard, &InLog(&self.log), |there| {
-            if Some(there) == seen {
-                return Ok(Verdict::Replace);
-            }
-            self.log
-                .read_unchecked(there, |found| if found.key() == record.key { Verdict::Keep } else { Verdict::Other })
-        });
+        let published = self.publish_over(hash, record, placed.location, seen, guard);
         match published {
             Ok(published) if published != Published::Kept => {
                 if let Err(error) = self.log.commit(placed.location, record) {
                     // Half of the word may have been written, and that half may count.
                     let _ = self.log.revoke(placed.location, record);
-                    self.take_back(hash, placed.location, seen, guard)?;
+                    self.take_back(hash, placed.location, seen, guard);
                     return Err(error);
                 }
                 drop(counting);
-                self.count_published(record, published, guard);
+                self.count_exchanged(record, published, record.bytes(), guard);
                 self.make_durable(self.options.durability.survives()).map(|()| true)
             }
             lost => {
@@ -87,12 +93,67 @@ impl Engine {
         }
     }
 
+    /// The same in a store without a log.
+    fn try_exchange_in_memory(
+        &self,
+        hash: u64,
+        record: &NewRecord<'_>,
+        seen: Option<Location>,
+        guard: &Guard,
+    ) -> Result<bool> {
+        self.log.check(record)?;
+        if record.header.kind == RecordKind::Tombstone {
+            let Some(seen) = seen else { return Ok(false) };
+            let is_ours = self.index.exchange(hash, seen, Location::nothing(), 0, guard);
+            if is_ours {
+                self.count_exchanged(record, Published::Replaced(seen), 0, guard);
+            }
+            return Ok(is_ours);
+        }
+        // By force: the caller hears that his value is there.
+        let Some(placed) = self.memory.place(record, None, 0, true, guard) else {
+            return Err(Error::IndexFull { bytes: self.memory.usage().bytes });
+        };
+        let published = self.publish_over(hash, record, placed.location(), seen, guard)?;
+        if published == Published::Kept {
+            return Ok(false);
+        }
+        placed.published();
+        self.count_exchanged(record, published, 0, guard);
+        self.wake_keeper_if_full();
+        Ok(true)
+    }
+
+    fn publish_over(
+        &self,
+        hash: u64,
+        record: &NewRecord<'_>,
+        at: Location,
+        seen: Option<Location>,
+        guard: &Guard,
+    ) -> Result<Published> {
+        let tiers = self.tiers(guard);
+        self.index.publish(hash, at, guard, &tiers, &Cell::new(0), |there, _| {
+            if Some(there) == seen {
+                return Ok(Verdict::Replace);
+            }
+            tiers.judge(there, |found| match found {
+                Some(found) if !is_same(found.key(), record.key) => Verdict::Other,
+                _ => Verdict::Keep,
+            })
+        })
+    }
+
+    fn count_exchanged(&self, record: &NewRecord<'_>, published: Published, logged: u64, guard: &Guard) {
+        if record.header.kind == RecordKind::Value {
+            self.count_access(Count::Insertion, guard);
+        }
+        self.count_published(record, published, logged, guard);
+    }
+
     /// Names again what was there before `placed`, which could not be committed and which the next process will not see.
-    fn take_back(&self, hash: u64, placed: Location, before: Option<Location>, guard: &Guard) -> Result<()> {
-        let before = before.unwrap_or(placed.as_removed());
-        let is_ours = |there| Ok(if there == placed { Verdict::Replace } else { Verdict::Keep });
-        // Another key of the same tag would be taken for a newer write here, with probability 2^-15: then the new value
-        // is seen until the store is opened again.
-        self.index.publish(hash, before, guard, &InLog(&self.log), is_ours).map(|_| ())
+    fn take_back(&self, hash: u64, placed: Location, before: Option<Location>, guard: &Guard) {
+        // What was in memory stays there until this displaces it: nobody has let it go yet.
+        self.index.exchange(hash, placed, before.unwrap_or(placed.as_removed()), 0, guard);
     }
 }

@@ -1,16 +1,22 @@
 //! Get: find the slot, read the record, hold its deadline against the clock.
 //!
-//! Holds every way to look at one key. Writes nothing but this thread's own counters, and the time when it is the first
-//! to hear of an expiry. Invariant: what has expired is a
-//! miss for every reader, whatever is still in the log.
+//! Holds every way to look at one key. A hit in memory writes nothing but this thread's own counters and, when it changes, the
+//! record's history; one in the log may bring the record to memory. Invariant: what has expired is a miss for every reader,
+//! whatever is still in a tier.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use thermocline_tiers::{Guard, Kind, Result, Value, log::Record};
+use thermocline_tiers::{Guard, Kind, Location, Result, Value};
 
-use crate::{Tier, clock, counters::Count, engine::Engine};
+use crate::{
+    Tier, clock,
+    counters::Count,
+    engine::Core,
+    found::{Found, is_same},
+    index::Look,
+};
 
-/// How many keys [`Engine::get_many`] looks up at once: few enough that their lines stay in the first-level cache.
+/// How many keys [`Core::get_many`] looks up at once: few enough that their lines stay in the first-level cache.
 const GROUP: usize = 32;
 /// An index of at most this size is in a core's own cache: asking for its lines costs more than it saves.
 const INDEX_BYTES_CACHED: u64 = 1 << 20;
@@ -23,7 +29,7 @@ pub struct Metadata {
     pub sequence: u64,
     /// Bytes of the value.
     pub size_bytes: u64,
-    /// Where it lives now.
+    /// Where a read would find it now.
     pub tier: Tier,
     /// Time until it expires; `None`: it never does.
     pub ttl_left: Option<Duration>,
@@ -31,14 +37,40 @@ pub struct Metadata {
     pub created: SystemTime,
 }
 
-impl Engine {
-    /// The value of `key`, copied out of the log.
+impl Core {
+    /// The value of `key`: shared if it is in memory, copied out of the log otherwise.
     ///
     /// # Errors
     /// [`thermocline_tiers::Error::Corrupt`] if the record is damaged, [`thermocline_tiers::Error::Io`].
     #[inline]
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        self.look(key, true, value_of)
+        self.look(key, Trace::Full, |record| record.to_value())
+    }
+
+    /// The value of `key` if it is in memory. Touches no file and waits for nobody.
+    #[inline]
+    pub fn get_resident(&self, key: &[u8]) -> Option<Value> {
+        let guard = Guard::pin();
+        let mut value = None;
+        let found = self.index.find(self.log.keys().hash(key), &guard, |at| {
+            if at.kind() != Kind::Memory {
+                return Ok(Look::Other);
+            }
+            let Some(record) = self.memory.record(at, &guard) else { return Ok(Look::Moved) };
+            if !is_same(record.key(), key) {
+                return Ok(Look::Other);
+            }
+            if self.is_living(at, &Found::Memory(record)) {
+                self.touch(&record, &guard);
+                value = Some(Value::of(&record));
+            }
+            Ok(Look::Found(()))
+        });
+        debug_assert!(found.is_ok(), "memory does not fail");
+        if value.is_some() {
+            self.count_access(Count::HitMemory, &guard);
+        }
+        value
     }
 
     /// The values of `keys`, in their order. The cache lines of a group are asked for before its first key is looked up:
@@ -62,31 +94,35 @@ impl Engine {
                 self.index.prefetch(*hash);
             }
             for hash in &hashes[..group.len()] {
-                self.index.first_candidate(*hash).inspect(|at| self.log.prefetch(*at));
+                match self.index.first_candidate(*hash) {
+                    Some(at) if at.kind() == Kind::Memory => self.memory.prefetch(at, &guard),
+                    Some(at) => self.log.prefetch(at),
+                    None => {}
+                }
             }
             for (hash, key) in hashes.iter().zip(group) {
-                values.push(self.look_hashed(*hash, key, true, &guard, value_of)?);
+                values.push(self.look_hashed(*hash, key, Trace::Full, &guard, |record| record.to_value())?);
             }
         }
         Ok(values)
     }
 
-    /// Shows the value to `f` where it lies, without copying it. The log cannot shed what `f` looks at, so `f` should
+    /// Shows the value to `f` where it lies, without copying it. The store cannot shed what `f` looks at, so `f` should
     /// be short.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
     #[inline]
     pub fn read<R>(&self, key: &[u8], f: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
-        self.look(key, true, |record| f(record.value()))
+        self.look(key, Trace::Full, |record| f(record.value()))
     }
 
-    /// As [`get`](Self::get), leaving no trace in counters or history.
+    /// As [`get`](Self::get), leaving no trace in counters or history, and bringing nothing to memory.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
     pub fn peek(&self, key: &[u8]) -> Result<Option<Value>> {
-        self.look(key, false, value_of)
+        self.look(key, Trace::None, |record| record.to_value())
     }
 
     /// Whether `key` is there.
@@ -94,7 +130,7 @@ impl Engine {
     /// # Errors
     /// As for [`get`](Self::get).
     pub fn contains_key(&self, key: &[u8]) -> Result<bool> {
-        Ok(self.look(key, false, |_| ())?.is_some())
+        Ok(self.look(key, Trace::None, |_| ())?.is_some())
     }
 
     /// What is known of the entry of `key`.
@@ -102,21 +138,24 @@ impl Engine {
     /// # Errors
     /// As for [`get`](Self::get).
     pub fn metadata(&self, key: &[u8]) -> Result<Option<Metadata>> {
-        self.look(key, false, |record| {
-            let header = record.header();
+        self.look(key, Trace::None, |record| {
+            let (sequence, deadline_ms) = (record.sequence(), record.deadline_ms());
             Metadata {
-                sequence: header.sequence,
+                sequence,
                 size_bytes: record.value().len() as u64,
-                tier: Tier::Log,
-                ttl_left: (header.deadline_ms != 0).then(|| self.clock.left(header.deadline_ms).unwrap_or_default()),
-                created: UNIX_EPOCH + Duration::from_millis(clock::created_ms(header.sequence)),
+                tier: match record {
+                    Found::Memory(_) => Tier::Memory,
+                    Found::Log(_) => Tier::Log,
+                },
+                ttl_left: (deadline_ms != 0).then(|| self.clock.left(deadline_ms).unwrap_or_default()),
+                created: UNIX_EPOCH + Duration::from_millis(clock::created_ms(sequence)),
             }
         })
     }
 
     #[inline]
-    fn look<R>(&self, key: &[u8], counted: bool, take: impl FnOnce(&Record<'_>) -> R) -> Result<Option<R>> {
-        self.look_hashed(self.log.keys().hash(key), key, counted, &Guard::pin(), take)
+    fn look<R>(&self, key: &[u8], trace: Trace, take: impl FnOnce(Found<'_>) -> R) -> Result<Option<R>> {
+        self.look_hashed(self.log.keys().hash(key), key, trace, &Guard::pin(), take)
     }
 
     #[inline]
@@ -124,24 +163,65 @@ impl Engine {
         &self,
         hash: u64,
         key: &[u8],
-        counted: bool,
+        trace: Trace,
         guard: &Guard,
-        take: impl FnOnce(&Record<'_>) -> R,
+        take: impl FnOnce(Found<'_>) -> R,
     ) -> Result<Option<R>> {
-        let found = self.find(hash, key, guard, |at, record| match self.is_living(at, &record) {
-            true => (Count::HitLog, Some(take(&record))),
-            false if at.kind() == Kind::Removed => (Count::MissRemoved, None),
-            false => (Count::MissExpired, None),
+        let mut take = Some(take);
+        let tiers = self.tiers(guard);
+        let found = self.index.find(hash, guard, |at| {
+            tiers.read(at, |record| {
+                if !is_same(record.key(), key) {
+                    return Look::Other;
+                }
+                let taken = self.is_living(at, &record).then(|| {
+                    if let (Found::Memory(record), Trace::Full) = (record, trace) {
+                        self.touch(&record, guard);
+                    }
+                    take.take().map(|take| take(record))
+                });
+                Look::Found((at, taken.flatten()))
+            })
         })?;
-        let (count, result) = found.unwrap_or((Count::MissAbsent, None));
-        if counted {
+        let Some((at, taken)) = found else {
+            self.count_miss(Count::MissAbsent, trace, guard);
+            return Ok(None);
+        };
+        if taken.is_none() {
+            let count = if at.kind() == Kind::Removed { Count::MissRemoved } else { Count::MissExpired };
+            self.count_miss(count, trace, guard);
+        } else if trace == Trace::Full {
+            if at.kind() == Kind::Memory {
+                self.count_access(Count::HitMemory, guard);
+            } else {
+                self.found_in_log(hash, at, guard);
+            }
+        }
+        Ok(taken)
+    }
+
+    #[inline]
+    fn count_miss(&self, count: Count, trace: Trace, guard: &Guard) {
+        if trace == Trace::Full {
             self.counters.add(count, 1, guard);
         }
-        Ok(result)
+    }
+
+    /// A hit in the log: counted, remembered, and brought to memory.
+    #[inline(never)]
+    fn found_in_log(&self, hash: u64, at: Location, guard: &Guard) {
+        self.count_access(Count::HitLog, guard);
+        if self.budget.capacity() > 0 {
+            self.promote(hash, at, guard);
+        }
     }
 }
 
-#[inline]
-fn value_of(record: &Record<'_>) -> Value {
-    Value::copy_of(record.value(), record.header().sequence)
+/// What a look leaves behind.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Trace {
+    /// Counts, history, a promotion.
+    Full,
+    /// Nothing.
+    None,
 }

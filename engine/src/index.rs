@@ -10,9 +10,11 @@ mod pool;
 #[cfg(test)]
 mod tests;
 
+use std::cell::Cell;
+
 use crossbeam_utils::CachePadded;
 use thermocline_tiers::{
-    Error, Guard, Location, Result, Slot, Tag, Word,
+    Error, Guard, Kind, Location, Result, Slot, Tag, Word,
     slot::{Bucket, Reserved},
 };
 
@@ -81,6 +83,18 @@ pub(crate) enum Verdict {
     Replace,
     /// It is to stay.
     Keep,
+    /// Nothing is there any more: the slot says something else by now.
+    Moved,
+}
+
+/// What a reader says of a location whose tag agrees.
+pub(crate) enum Look<R> {
+    /// It is another key's.
+    Other,
+    /// The search is over.
+    Found(R),
+    /// Nothing is there any more: the slot says something else by now.
+    Moved,
 }
 
 /// What became of a publication.
@@ -133,10 +147,11 @@ impl Search<'_> {
     }
 }
 
+/// A slot, what it says, and its number in its page.
 enum Target<'a> {
-    Over(&'a Slot, Word),
-    Vacant(&'a Slot),
+    Slot(&'a Slot, Word, usize),
     Full,
+    Moved,
 }
 
 /// How many pages a shard has: 2^level + split. Packed as the lowest hash bits that are not split yet, `split` in the
@@ -246,13 +261,15 @@ impl Index {
         &self,
         hash: u64,
         _guard: &Guard,
-        mut is: impl FnMut(Location) -> Result<Option<R>>,
+        mut is: impl FnMut(Location) -> Result<Look<R>>,
     ) -> Result<Option<R>> {
         let mut search = self.search(hash);
         loop {
             while let Some(at) = search.next_candidate() {
-                if let Some(found) = is(at)? {
-                    return Ok(Some(found));
+                match is(at)? {
+                    Look::Other => {}
+                    Look::Found(found) => return Ok(Some(found)),
+                    Look::Moved => search = self.search(hash),
                 }
             }
             match self.search_on(search) {
@@ -314,8 +331,9 @@ impl Index {
 
     /// Publishes `at` for the key of `hash`, if `decide` does not keep what the key has.
     ///
-    /// `decide` is asked about each location whose tag agrees, possibly several times, and may read the log. Waits for
-    /// nobody but a writer that is copying the page.
+    /// `decide` is asked about each location whose tag agrees and the history beside it, possibly several times, and may
+    /// read the log. What it leaves in `history` is remembered beside the slot, unless `at` is in memory, where records
+    /// have their own. Waits for nobody but a writer that is copying the page.
     ///
     /// # Errors
     /// What `decide` returns; [`Error::IndexFull`].
@@ -325,27 +343,29 @@ impl Index {
         at: Location,
         _guard: &Guard,
         records: &impl Records,
-        mut decide: impl FnMut(Location) -> Result<Verdict>,
+        history: &Cell<u16>,
+        mut decide: impl FnMut(Location, u16) -> Result<Verdict>,
     ) -> Result<Published> {
         loop {
             let place = self.place(hash);
-            let Some(target) = Self::target(self.pool.buckets(place.run), place.tag, &mut decide)? else {
-                return Ok(Published::Kept);
+            let target = match self.target(&place, &mut decide)? {
+                Some(Target::Moved) => continue,
+                Some(target) => target,
+                None => return Ok(Published::Kept),
             };
             if !self.enter(&place) {
                 yield_now();
                 continue;
             }
-            let (slot, seen) = match target {
-                Target::Over(slot, seen) => (slot, seen),
-                Target::Vacant(slot) => (slot, Word::VACANT),
-                Target::Full => {
-                    self.leave(&place, 0);
-                    self.copy_page(&place, true, records)?;
-                    continue;
-                }
+            let Target::Slot(slot, seen, number) = target else {
+                self.leave(&place, 0);
+                self.copy_page(&place, true, records)?;
+                continue;
             };
             let published = slot.publish(seen, place.tag, at);
+            if published.is_ok() && at.kind() != Kind::Memory {
+                self.pool.set_history(place.run, number, history.get());
+            }
             let is_new = published.is_ok() && seen.is_vacant();
             let gate = self.leave(&place, u32::from(is_new));
             if is_new && is_full(Gate::taken(gate), place.run.buckets) {
@@ -358,37 +378,113 @@ impl Index {
     }
 
     /// The slot that a key has or should get; `None` if `decide` keeps what is there.
-    fn target<'a>(
-        buckets: &'a [Bucket],
-        tag: Tag,
-        decide: &mut impl FnMut(Location) -> Result<Verdict>,
-    ) -> Result<Option<Target<'a>>> {
+    fn target(
+        &self,
+        place: &Place,
+        decide: &mut impl FnMut(Location, u16) -> Result<Verdict>,
+    ) -> Result<Option<Target<'_>>> {
+        let (buckets, tag) = (self.pool.buckets(place.run), place.tag);
         let mut next = home(tag, buckets.len() as u32);
         for _ in 0..buckets.len() {
             let bucket = &buckets[next];
             // In this order: whatever comes before the first vacant slot was taken when the tags are compared.
-            let vacant = bucket.first_vacant();
+            let vacant = bucket.vacant();
             let mut left = bucket.candidates(tag);
             while left != 0 {
-                let slot = &bucket[left.trailing_zeros() as usize % Bucket::SLOTS];
+                let at_bucket = left.trailing_zeros() as usize % Bucket::SLOTS;
+                let (slot, number) = (&bucket[at_bucket], next * Bucket::SLOTS + at_bucket);
                 let seen = slot.load();
                 if seen.tag().matches(tag)
                     && let Some(at) = seen.location()
                 {
-                    match decide(at)? {
+                    match decide(at, self.pool.history(place.run, number))? {
                         Verdict::Other => {}
-                        Verdict::Replace => return Ok(Some(Target::Over(slot, seen))),
+                        Verdict::Replace => return Ok(Some(Target::Slot(slot, seen, number))),
                         Verdict::Keep => return Ok(None),
+                        Verdict::Moved => return Ok(Some(Target::Moved)),
                     }
                 }
                 left &= left - 1;
             }
-            if let Some(slot) = vacant {
-                return Ok(Some(Target::Vacant(slot)));
+            if let Some(slot) = bucket.get(vacant) {
+                return Ok(Some(Target::Slot(slot, Word::VACANT, next * Bucket::SLOTS + vacant)));
             }
             next = if next + 1 == buckets.len() { 0 } else { next + 1 };
         }
         Ok(Some(Target::Full))
+    }
+
+    /// Publishes `at` in the slot that names exactly `seen`: the same record elsewhere. `false` if no slot of the key's
+    /// does any more. Reads no record.
+    pub(crate) fn exchange(&self, hash: u64, seen: Location, at: Location, history: u16, _guard: &Guard) -> bool {
+        loop {
+            let place = self.place(hash);
+            let Some((slot, word, number)) = self.slot_of(&place, seen) else {
+                if self.is_current(place.node, place.run) {
+                    return false;
+                }
+                continue;
+            };
+            if !self.enter(&place) {
+                yield_now();
+                continue;
+            }
+            // The tag stays: it may know less than a full one.
+            let published = slot.publish(word, word.tag(), at).is_ok();
+            if published && at.kind() != Kind::Memory {
+                self.pool.set_history(place.run, number, history);
+            }
+            self.leave(&place, 0);
+            if published {
+                return true;
+            }
+        }
+    }
+
+    /// The slot that names `at`, what it says, and its number in its page.
+    fn slot_of(&self, place: &Place, at: Location) -> Option<(&Slot, Word, usize)> {
+        let buckets = self.pool.buckets(place.run);
+        let mut next = home(place.tag, buckets.len() as u32);
+        for _ in 0..buckets.len() {
+            let bucket = &buckets[next];
+            let words = bucket.iter().map(Slot::load).enumerate();
+            if let Some((found, word)) = words.into_iter().find(|(_, word)| word.location() == Some(at)) {
+                return Some((&bucket[found], word, next * Bucket::SLOTS + found));
+            }
+            if bucket.is_open() {
+                return None;
+            }
+            next = if next + 1 == buckets.len() { 0 } else { next + 1 };
+        }
+        None
+    }
+
+    /// Changes what is remembered beside the slot that names `at`, if there is one; returns what is remembered then. Takes
+    /// no part in the protocols of the pages: what is changed while the page is copied may be lost.
+    pub(crate) fn touch(
+        &self,
+        hash: u64,
+        at: Location,
+        _guard: &Guard,
+        change: impl FnOnce(u16) -> u16,
+    ) -> Option<u16> {
+        let place = self.place(hash);
+        let (_, _, number) = self.slot_of(&place, at)?;
+        let before = self.pool.history(place.run, number);
+        let after = change(before);
+        if after != before {
+            self.pool.set_history(place.run, number, after);
+        }
+        Some(after)
+    }
+
+    /// What a slot names that is drawn at random, and what is remembered beside it; `None` if the draw fell on a slot
+    /// without a key.
+    pub(crate) fn sample(&self, random: u64, _guard: &Guard) -> Option<(Location, u16)> {
+        let place = self.place(random);
+        let number = (random as usize >> 8) % (place.run.buckets as usize * Bucket::SLOTS);
+        let slot = &self.pool.bucket(place.run, number / Bucket::SLOTS)[number % Bucket::SLOTS];
+        Some((slot.load().location()?, self.pool.history(place.run, number)))
     }
 
     /// Announces a writer, unless the page is closed or no longer the one that was looked at.

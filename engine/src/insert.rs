@@ -1,25 +1,34 @@
-//! Insert and remove: place a record in the log, publish it in the key's slot, count what it displaced.
+//! Insert and remove: place a record in the log and in memory, publish it in the key's slot, count what it displaced.
 //!
 //! Holds the rule that a key's sequence never goes down: a write that meets a higher one is done. `remove` places a
 //! tombstone instead of a value.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{
+    cell::Cell,
+    sync::{PoisonError, atomic::Ordering},
+    time::Duration,
+};
 
 use thermocline_tiers::{
     Error, Guard, Kind, Location, Result,
-    log::{Header, NewRecord, Placed, RecordKind, Survives},
+    log::{self, Header, NewRecord, RecordKind, Survives},
+    memory::{self, Memory},
 };
 
 use crate::{
     counters::Count,
-    engine::{Engine, InLog},
-    index::{Published, Verdict},
+    engine::Core,
+    found::{Found, is_same},
+    index::{Look, Published, Verdict},
 };
 
 /// What an acknowledged write survives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Durability {
+    /// Nothing: the record is in memory, and goes to the log when it leaves that, or by `sync`, `close` and drop. A removal
+    /// goes to the log at once.
+    Volatile,
     /// The process's death, `kill -9` included.
     #[default]
     Buffered,
@@ -30,7 +39,7 @@ pub enum Durability {
 impl Durability {
     pub(crate) fn survives(self) -> Survives {
         match self {
-            Self::Buffered => Survives::Kill,
+            Self::Volatile | Self::Buffered => Survives::Kill,
             Self::Synced => Survives::PowerCut,
         }
     }
@@ -77,10 +86,10 @@ pub(crate) fn check_ttl(option: &'static str, ttl: Option<Duration>) -> Result<(
     }
 }
 
-impl Engine {
+impl Core {
     /// Writes `value` under `key`. Visible on return, to every thread; survives what `attributes` say.
     ///
-    /// One copy of the bytes; no lock and no system call in the common case.
+    /// One copy of the bytes for each tier; no system call in the common case.
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::Option`] for a time to live of zero, [`Error::ReadOnly`], [`Error::Suspended`],
@@ -94,7 +103,14 @@ impl Engine {
         self.index.prefetch(hash);
         let header = Header { kind: RecordKind::Value, sequence: self.clock.draw(1), deadline_ms };
         let record = NewRecord { header, namespace: 0, key, value };
-        self.write(hash, &record, attributes.durability.unwrap_or(self.options.durability).survives(), &guard)?;
+        let durability = attributes.durability.unwrap_or(self.options.durability);
+        if self.options.in_memory {
+            return self.write_in_memory(hash, &record, &guard);
+        }
+        if durability == Durability::Volatile && self.write_volatile(hash, &record, &guard)? {
+            return Ok(());
+        }
+        self.write(hash, &record, durability.survives(), &guard)?;
         Ok(())
     }
 
@@ -123,8 +139,41 @@ impl Engine {
                 self.log.append_durable(record)?
             }
         };
-        let displaced = self.publish(hash, record, placed, known, guard);
+        let displaced = self.publish_logged(hash, record, placed, known, guard);
         durable.and(displaced)
+    }
+
+    /// Writes a record to memory alone; `false` if it does not get in, or if all such records are brought to the log now.
+    fn write_volatile(&self, hash: u64, record: &NewRecord<'_>, guard: &Guard) -> Result<bool> {
+        self.log.check(record)?;
+        let _seen = self.exchanging.read().unwrap_or_else(PoisonError::into_inner);
+        if self.logging_dirty.load(Ordering::SeqCst) > 0 || self.budget.capacity() == 0 {
+            return Ok(false);
+        }
+        self.has_dirty.store(true, Ordering::Release);
+        let Some(placed) = self.place_in_memory(record, None, 0, guard) else { return Ok(false) };
+        let known = self.known(hash, record.key, guard)?;
+        let published = self.publish(hash, record, placed.location(), known, guard)?;
+        if published != Published::Kept {
+            placed.published();
+        }
+        self.count_published(record, published, 0, guard);
+        Ok(true)
+    }
+
+    /// Writes a record to a store without a log: by force if there is no room, for there is no other place.
+    pub(crate) fn write_in_memory(&self, hash: u64, record: &NewRecord<'_>, guard: &Guard) -> Result<()> {
+        self.log.check(record)?;
+        let Some(placed) = self.place_in_memory(record, None, 0, guard) else {
+            // What does not get in must not leave an older value behind.
+            return self.remove_from_memory(hash, record.key, guard).map(|_| ());
+        };
+        let published = self.publish(hash, record, placed.location(), None, guard)?;
+        if published != Published::Kept {
+            placed.published();
+        }
+        self.count_published(record, published, 0, guard);
+        Ok(())
     }
 
     /// The location and the sequence of a key, where a read can fail: then it shall fail before anything is written,
@@ -135,81 +184,136 @@ impl Engine {
             return Ok(None);
         }
         self.index.find(hash, guard, |at| {
-            InLog(&self.log).read_to_replace(at, |record| {
-                let record = record.filter(|record| record.key() == key && !at.is_unverified())?;
-                Some((at, record.header().sequence))
+            self.tiers(guard).read_to_replace(at, |record| {
+                match record.filter(|record| record.key() == key && !at.is_unverified()) {
+                    Some(record) => Look::Found((at, record.sequence())),
+                    None => Look::Other,
+                }
             })
         })
     }
 
-    /// Names a placed record in its key's slot unless a newer one is there; returns what was displaced.
+    /// Has the key's slot name a record of the log, or a copy of it in memory if there is room, unless a newer one is there;
+    /// returns what was displaced.
     #[inline]
-    pub(crate) fn publish(
+    pub(crate) fn publish_logged(
         &self,
         hash: u64,
         record: &NewRecord<'_>,
-        placed: Placed,
+        logged: log::Placed,
         known: Option<(Location, u64)>,
         guard: &Guard,
     ) -> Result<Option<Location>> {
-        let records = InLog(&self.log);
-        let published = self.index.publish(hash, placed.location, guard, &records, |there| {
-            if let Some((_, sequence)) = known.filter(|(at, _)| *at == there) {
-                return Ok(if sequence > record.header.sequence { Verdict::Keep } else { Verdict::Replace });
-            }
-            records.read_to_replace(there, |found| match found {
-                Some(found) if found.key() != record.key => Verdict::Other,
-                // What a damaged record says of its sequence does not count: writing heals the key.
-                Some(found) if !there.is_unverified() && found.header().sequence > record.header.sequence => {
-                    Verdict::Keep
-                }
-                _ => Verdict::Replace,
-            })
-        });
-        let published = match published {
+        let home = logged.location;
+        let enters = record.header.kind == RecordKind::Value && self.budget.capacity() > 0;
+        let placed = if enters { self.place_in_memory(record, Some(home), 0, guard) } else { None };
+        let at = placed.as_ref().map_or(home, memory::Placed::location);
+        let published = match self.publish(hash, record, at, known, guard) {
             Ok(published) => published,
             Err(error) => {
                 // Nobody sees the record; it must not turn up in the next process either. If the disk refuses that
                 // as well, it may.
-                let _ = self.log.revoke(placed.location, record);
+                let _ = self.log.revoke(home, record);
                 return Err(error);
             }
         };
-        if placed.wants_ahead {
-            self.upkeep.wake(&self.log);
+        if let Some(placed) = placed.filter(|_| published != Published::Kept) {
+            placed.published();
         }
-        Ok(self.count_published(record, published, guard))
+        if logged.wants_ahead {
+            self.prepare_ahead();
+        }
+        Ok(self.count_published(record, published, record.bytes(), guard))
     }
 
-    /// Counts what came and what went.
+    /// Has the key's slot name `at` unless a newer record is there, and hands the key's history on.
+    #[inline]
+    fn publish(
+        &self,
+        hash: u64,
+        record: &NewRecord<'_>,
+        at: Location,
+        known: Option<(Location, u64)>,
+        guard: &Guard,
+    ) -> Result<Published> {
+        let tiers = self.tiers(guard);
+        let (history, is_known) = (Cell::new(0), Cell::new(false));
+        let remember = |before: u16| {
+            is_known.set(true);
+            history.set(self.keeper.access(before, Memory::bytes_of(record)));
+            let in_memory = Some(at).filter(|at| at.kind() == Kind::Memory);
+            if let Some(record) = in_memory.and_then(|at| self.memory.record(at, guard)) {
+                record.set_history(history.get());
+            }
+        };
+        let published = self.index.publish(hash, at, guard, &tiers, &history, |there, beside| {
+            if there.is_nothing() {
+                // Perhaps what is left of this key.
+                remember(beside);
+                return Ok(Verdict::Other);
+            }
+            if let Some((_, sequence)) = known.filter(|(at, _)| *at == there) {
+                return Ok(if sequence > record.header.sequence { Verdict::Keep } else { Verdict::Replace });
+            }
+            tiers.judge(there, |found| match found {
+                Some(found) if !is_same(found.key(), record.key) => Verdict::Other,
+                // What a damaged record says of its sequence does not count: writing heals the key.
+                Some(found) if !there.is_unverified() && found.sequence() > record.header.sequence => Verdict::Keep,
+                found => {
+                    remember(if let Some(Found::Memory(old)) = found { old.history() } else { beside });
+                    Verdict::Replace
+                }
+            })
+        })?;
+        if record.header.kind == RecordKind::Value {
+            if published == Published::New && !is_known.get() {
+                remember(0);
+                self.remember_in_log(hash, at, history.get(), guard);
+            }
+            self.count_access(Count::Insertion, guard);
+        }
+        Ok(published)
+    }
+
+    /// Remembers the history of a key that has no copy in memory.
+    fn remember_in_log(&self, hash: u64, at: Location, history: u16, guard: &Guard) {
+        if at.kind() == Kind::Log && self.budget.capacity() > 0 {
+            self.index.touch(hash, at, guard, |_| history);
+        }
+    }
+
+    /// Counts what came and what went, and lets go what went from memory. `logged` is what the record took in the log.
     #[inline]
     pub(crate) fn count_published(
         &self,
         record: &NewRecord<'_>,
         published: Published,
+        logged: u64,
         guard: &Guard,
     ) -> Option<Location> {
-        let bytes = record.bytes();
         let displaced = match published {
             Published::Kept => {
-                self.counters.add(Count::BytesWritten, bytes, guard);
+                self.counters.add(Count::BytesWritten, logged, guard);
                 return None;
             }
             Published::New => None,
             Published::Replaced(old) => Some(old),
         };
-        let old = displaced.filter(|old| old.kind() == Kind::Log);
-        let old_bytes = old.map_or(0, |old| InLog(&self.log).bytes_at(old));
+        let old = displaced.filter(|old| old.kind() != Kind::Removed);
+        let old_bytes = old.map_or(0, |old| self.tiers(guard).log_bytes_at(old));
         let is_value = record.header.kind == RecordKind::Value;
         let counts = [
-            (if is_value { Count::Insertion } else { Count::Removal }, u64::from(is_value || old.is_some())),
-            (Count::BytesWritten, bytes),
+            (Count::Removal, u64::from(!is_value && old.is_some())),
+            (Count::BytesWritten, logged),
             (Count::Added, u64::from(is_value)),
             (Count::Taken, u64::from(old.is_some())),
-            (Count::LiveBytesAdded, if is_value { bytes } else { 0 }),
+            (Count::LiveBytesAdded, if is_value { logged } else { 0 }),
             (Count::LiveBytesTaken, old_bytes),
         ];
         self.counters.add_all(counts, guard);
+        if let Some(old) = displaced.filter(|old| old.kind() == Kind::Memory) {
+            self.memory.retire(old, guard);
+        }
         displaced
     }
 
@@ -223,18 +327,42 @@ impl Engine {
         if !self.is_there(hash, key, &guard)? {
             return Ok(false);
         }
+        if self.options.in_memory {
+            return self.remove_from_memory(hash, key, &guard);
+        }
         let header = Header { kind: RecordKind::Tombstone, sequence: self.clock.draw(1), deadline_ms: 0 };
         let record = NewRecord { header, namespace: 0, key, value: &[] };
         let displaced = self.write(hash, &record, self.options.durability.survives(), &guard)?;
-        Ok(displaced.is_some_and(|old| old.kind() == Kind::Log))
+        Ok(displaced.is_some_and(|old| old.kind() != Kind::Removed))
+    }
+
+    /// Removes a key from a store without a log; `true` if it was there.
+    pub(crate) fn remove_from_memory(&self, hash: u64, key: &[u8], guard: &Guard) -> Result<bool> {
+        loop {
+            let found = self.index.find(hash, guard, |at| {
+                self.tiers(guard).read(
+                    at,
+                    |record| {
+                        if is_same(record.key(), key) { Look::Found(at) } else { Look::Other }
+                    },
+                )
+            })?;
+            let Some(at) = found else { return Ok(false) };
+            if self.index.exchange(hash, at, Location::nothing(), 0, guard) {
+                self.counters.add_all([(Count::Removal, 1), (Count::Taken, 1)], guard);
+                self.memory.retire(at, guard);
+                return Ok(true);
+            }
+        }
     }
 
     /// Whether a key has an entry that can be removed: a living one, or a damaged one.
     pub(crate) fn is_there(&self, hash: u64, key: &[u8], guard: &Guard) -> Result<bool> {
         let found = self.index.find(hash, guard, |at| {
-            InLog(&self.log).read_to_replace(at, |record| match record {
-                Some(record) => (record.key() == key).then(|| self.is_living(at, &record)),
-                None => Some(true),
+            self.tiers(guard).read_to_replace(at, |record| match record {
+                Some(record) if !is_same(record.key(), key) => Look::Other,
+                Some(record) => Look::Found(self.is_living(at, &record)),
+                None => Look::Found(true),
             })
         })?;
         Ok(found == Some(true))

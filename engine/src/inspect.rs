@@ -2,11 +2,12 @@
 //!
 //! Holds the public structs of these answers. Never changes the store.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
+use thermocline_eviction::History;
 use thermocline_tiers::{Error, Guard, Result, log::medium::Medium};
 
-use crate::{counters::Count, engine::Engine, recover::Recovery};
+use crate::{counters::Count, engine::Core, recover::Recovery};
 
 /// Reads that found something, by tier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +63,103 @@ pub struct IndexStats {
     pub bytes: u64,
 }
 
+/// Why an entry left memory, or did not get in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reason {
+    /// Its time to live was over.
+    Expired,
+    /// The memory tier was full.
+    Capacity,
+    /// The machine, or this process's share of it, ran out of memory.
+    Pressure,
+    /// Somebody said so.
+    Manual,
+    /// It did not get in: too large, or no room in time.
+    Rejected,
+}
+
+impl Reason {
+    pub(crate) fn of(count: Count) -> Self {
+        match count {
+            Count::EvictedExpired => Self::Expired,
+            Count::EvictedPressure => Self::Pressure,
+            Count::EvictedManual => Self::Manual,
+            Count::Rejected => Self::Rejected,
+            _ => Self::Capacity,
+        }
+    }
+}
+
+/// An entry that left memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Eviction {
+    /// Its key.
+    pub key: Vec<u8>,
+    /// Why it left.
+    pub reason: Reason,
+    /// When.
+    pub at: SystemTime,
+}
+
+/// A key that is read or written often.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct HotKey {
+    /// The key.
+    pub key: Vec<u8>,
+    /// How often it came, as far as that is remembered: a rough logarithmic count.
+    pub access_count: u64,
+}
+
+/// Entries that left memory, by reason, and those that did not get in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Evictions {
+    /// [`Reason::Expired`].
+    pub expired: u64,
+    /// [`Reason::Capacity`].
+    pub capacity: u64,
+    /// [`Reason::Pressure`].
+    pub pressure: u64,
+    /// [`Reason::Manual`].
+    pub manual: u64,
+    /// [`Reason::Rejected`].
+    pub rejected: u64,
+}
+
+/// The memory tier in figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MemoryStats {
+    /// Entries.
+    pub entries: u64,
+    /// Bytes that they are charged: their places, and their share of the index.
+    pub bytes: u64,
+    /// Bytes that they may be charged.
+    pub capacity: u64,
+    /// Bytes of the machine's memory that their places may take, empty ones included.
+    pub arena_bytes: u64,
+}
+
+/// How the store is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Health {
+    /// What does not work as it should, in words.
+    pub problems: Vec<String>,
+    /// The threads of the memory tier that were started, and whether they do their jobs.
+    pub threads: Vec<(&'static str, bool)>,
+}
+
+impl Health {
+    /// Whether all is well.
+    pub fn is_well(&self) -> bool {
+        self.problems.is_empty() && self.threads.iter().all(|(_, is_alive)| *is_alive)
+    }
+}
+
 /// All figures of a store. Counts are since it was opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -74,6 +172,14 @@ pub struct Stats {
     pub insertions: u64,
     /// Keys removed.
     pub removals: u64,
+    /// Entries that left memory.
+    pub evictions: Evictions,
+    /// Entries that came to memory from the log.
+    pub promotions: u64,
+    /// Entries that left memory and stayed in the log.
+    pub demotions: u64,
+    /// The memory tier.
+    pub memory: MemoryStats,
     /// The log.
     pub log: LogStats,
     /// The index.
@@ -108,23 +214,39 @@ pub struct Verified {
     pub damaged: Vec<Damage>,
 }
 
-impl Engine {
+impl Core {
     /// All figures. Looks at file lengths, at no record.
     pub fn stats(&self) -> Stats {
         let sum = |count| self.counters.sum(count);
         let live_bytes_taken = sum(Count::LiveBytesTaken);
         let extent = self.log.extent();
         let (absent, removed, expired) = (sum(Count::MissAbsent), sum(Count::MissRemoved), sum(Count::MissExpired));
-        let mut problems: Vec<_> = self.log.failure().into_iter().chain(self.upkeep.problem()).collect();
+        let mut problems = self.health().problems;
         problems.extend(extent.as_ref().err().map(ToString::to_string));
         let extent = extent.unwrap_or_default();
+        let usage = self.memory.usage();
         Stats {
-            hits: Hits { log: sum(Count::HitLog), ..Hits::default() },
+            hits: Hits { memory: sum(Count::HitMemory), log: sum(Count::HitLog), ..Hits::default() },
             misses: Misses { total: absent + removed + expired, absent, removed, expired },
             insertions: sum(Count::Insertion),
             removals: sum(Count::Removal),
+            evictions: Evictions {
+                expired: sum(Count::EvictedExpired),
+                capacity: sum(Count::EvictedCapacity),
+                pressure: sum(Count::EvictedPressure),
+                manual: sum(Count::EvictedManual),
+                rejected: sum(Count::Rejected),
+            },
+            promotions: sum(Count::Promotion),
+            demotions: sum(Count::Demotion),
+            memory: MemoryStats {
+                entries: usage.records,
+                bytes: self.resident_bytes(),
+                capacity: self.budget.capacity(),
+                arena_bytes: usage.touched_bytes,
+            },
             log: LogStats {
-                records: self.len_estimate(),
+                records: if self.options.in_memory { 0 } else { self.len_estimate() },
                 segments: extent.segments,
                 bytes: extent.bytes,
                 live_bytes: sum(Count::LiveBytesAdded).saturating_sub(live_bytes_taken),
@@ -135,6 +257,28 @@ impl Engine {
             recovery: self.recovery,
             problems,
         }
+    }
+
+    /// Whether all is well, and if not, what is wrong. Looks at no file.
+    pub fn health(&self) -> Health {
+        let ahead = self.ahead.problem();
+        let problems = self.log.failure().into_iter().chain(ahead).chain(self.keeping_problems()).collect();
+        Health { problems, threads: self.keeping_threads() }
+    }
+
+    /// The `count` keys in memory that come most often, the hottest first. Walks over the memory tier.
+    pub fn hot_keys(&self, count: usize) -> Vec<HotKey> {
+        let mut hottest = Vec::new();
+        for block in 0..self.memory.blocks_end() {
+            let guard = Guard::pin();
+            for (_, record) in self.memory.records_of(block, &guard) {
+                let access_count = u64::from(History::from_bits(record.history()).to_bits() & 0xff);
+                hottest.push(HotKey { key: record.key().to_vec(), access_count });
+            }
+            hottest.sort_by(|a: &HotKey, b| b.access_count.cmp(&a.access_count));
+            hottest.truncate(count);
+        }
+        hottest
     }
 
     /// Holds every record of the log against its checksum. Damage is in the report, not an error. Reads the whole log
@@ -162,6 +306,7 @@ impl Engine {
     /// [`thermocline_tiers::Error::Io`]; what was copied so far stays behind.
     pub fn backup(&self, target: Arc<dyn Medium>) -> Result<()> {
         check_outside_read("backup")?;
+        self.log_dirty()?;
         let sequence = self.clock.last();
         // Whoever drew a sequence up to this one has written its record after the first wait; whoever had
         // reserved a place before the log's end was asked for has filled it after the second.

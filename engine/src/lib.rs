@@ -4,28 +4,37 @@
 #![forbid(unsafe_code)]
 
 mod batch;
+mod budget;
 mod clock;
 mod counters;
+mod demote;
 mod engine;
 mod exchange;
+mod found;
 mod get;
 mod index;
 mod insert;
 mod inspect;
+mod keeper;
+mod promote;
 mod recover;
 mod seen;
+mod shim;
 mod sync;
-mod upkeep;
 mod walk;
+mod worker;
 
 pub use clock::TimeSource;
-pub use engine::{Engine, Options};
+pub use engine::{Core, Engine, Options};
 pub use get::Metadata;
 pub use insert::{Attributes, Durability};
-pub use inspect::{Damage, Hits, IndexStats, LogStats, Misses, Stats, Verified};
+pub use inspect::{
+    Damage, Eviction, Evictions, Health, Hits, HotKey, IndexStats, LogStats, MemoryStats, Misses, Reason, Stats,
+    Verified,
+};
 pub use recover::Recovery;
 pub use thermocline_tiers::{Error, Result, Value, log::medium};
-pub use walk::{Iter, Keys};
+pub use walk::{Iter, Keys, LoggedKeys, ResidentKeys};
 
 /// The tier a record lives in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -3,16 +3,20 @@
 //! Holds one rule: of the records of a key the highest sequence wins, and a damaged one over what stands before it.
 //! Segments are scanned side by side and in any order. Never believes a length or a key; the tiers do the looking.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    cell::Cell,
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use thermocline_tiers::{
     Guard, Kind, Location, Result,
-    log::{Log, Record, Scanned, scan::Found},
+    log::{Log, Scanned, scan},
+    memory::Memory,
 };
 
 use crate::{
     counters::{Count, Counters},
-    engine::InLog,
+    found::{Found, Tiers},
     index::{Index, Published, Records, Verdict},
 };
 
@@ -32,7 +36,7 @@ pub struct Recovery {
 }
 
 /// During recovery nothing is forgotten: an older record of the key may still be met.
-struct Remembering<'a>(InLog<'a>);
+struct Remembering<'a>(Tiers<'a>);
 
 impl Records for Remembering<'_> {
     fn hash_at(&self, at: Location) -> Result<Option<u64>> {
@@ -58,11 +62,20 @@ struct Part {
     claims: Vec<Claim>,
 }
 
+/// Where recovery puts what it finds.
+struct Rebuilding<'a> {
+    log: &'a Log,
+    memory: &'a Memory,
+    index: &'a Index,
+    counters: &'a Counters,
+}
+
 /// Publishes the newest record of every key in `log` and makes the log ready to append.
-pub(crate) fn recover(log: &mut Log, index: &Index, counters: &Counters) -> Result<Recovery> {
+pub(crate) fn recover(log: &mut Log, memory: &Memory, index: &Index, counters: &Counters) -> Result<Recovery> {
     let mut recovery = Recovery::default();
     let (mut scanned, mut claims) = (Vec::new(), Vec::new());
-    for part in scan_all(log, index, counters)? {
+    let rebuilding = Rebuilding { log, memory, index, counters };
+    for part in rebuilding.scan_all()? {
         recovery.records += part.recovery.records;
         recovery.damaged += part.recovery.damaged;
         recovery.last_sequence = recovery.last_sequence.max(part.recovery.last_sequence);
@@ -72,89 +85,89 @@ pub(crate) fn recover(log: &mut Log, index: &Index, counters: &Counters) -> Resu
     }
     // After all whole records and in the order of their places: neither depends on the other then.
     claims.sort_by_key(|claim| claim.at.address());
-    claims.iter().try_for_each(|claim| publish_claim(log, index, counters, claim))?;
+    claims.iter().try_for_each(|claim| rebuilding.publish_claim(claim))?;
     log.start(&scanned)?;
     Ok(recovery)
 }
 
-/// Scans the segments side by side; returns what they gave in their order.
-fn scan_all(log: &Log, index: &Index, counters: &Counters) -> Result<Vec<Part>> {
-    let count = log.found_count();
-    let next = AtomicUsize::new(0);
-    // Relaxed: each segment is drawn once, in whatever order.
-    let draw = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|segment| *segment < count);
-    let scan = || -> Vec<_> {
-        std::iter::from_fn(draw).map(|segment| (segment, scan_one(log, segment, index, counters))).collect()
-    };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(count);
-    let mut parts = std::thread::scope(|scope| {
-        let others: Vec<_> = (1..threads).map(|_| scope.spawn(scan)).collect();
-        let mut parts = scan();
-        others.into_iter().for_each(|other| parts.extend(other.join().expect("a scan does not panic")));
-        parts
-    });
-    parts.sort_by_key(|(segment, _)| *segment);
-    parts.into_iter().map(|(_, part)| part).collect()
-}
+impl Rebuilding<'_> {
+    /// Scans the segments side by side; returns what they gave in their order.
+    fn scan_all(&self) -> Result<Vec<Part>> {
+        let count = self.log.found_count();
+        let next = AtomicUsize::new(0);
+        // Relaxed: each segment is drawn once, in whatever order.
+        let draw = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|segment| *segment < count);
+        let scan = || -> Vec<_> { std::iter::from_fn(draw).map(|segment| (segment, self.scan_one(segment))).collect() };
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX).min(count);
+        let mut parts = std::thread::scope(|scope| {
+            let others: Vec<_> = (1..threads).map(|_| scope.spawn(scan)).collect();
+            let mut parts = scan();
+            others.into_iter().for_each(|other| parts.extend(other.join().expect("a scan does not panic")));
+            parts
+        });
+        parts.sort_by_key(|(segment, _)| *segment);
+        parts.into_iter().map(|(_, part)| part).collect()
+    }
 
-fn scan_one(log: &Log, segment: usize, index: &Index, counters: &Counters) -> Result<Part> {
-    let (mut recovery, mut claims) = (Recovery::default(), Vec::new());
-    let scanned = log.scan(segment, |found, at| {
-        recovery.has_deadlines |= found.header.deadline_ms != 0;
-        if at.is_unverified() {
-            claims.push(Claim { at, key: found.key.to_vec(), bytes: found.bytes });
-            return Ok(());
-        }
-        recovery.last_sequence = recovery.last_sequence.max(found.header.sequence);
-        publish_whole(log, index, counters, found, at)
-    })?;
-    recovery.records = scanned.records;
-    recovery.damaged = scanned.damaged.len() as u64;
-    Ok(Part { scanned, recovery, claims })
-}
+    fn scan_one(&self, segment: usize) -> Result<Part> {
+        let (mut recovery, mut claims) = (Recovery::default(), Vec::new());
+        let scanned = self.log.scan(segment, |found, at| {
+            recovery.has_deadlines |= found.header.deadline_ms != 0;
+            if at.is_unverified() {
+                claims.push(Claim { at, key: found.key.to_vec(), bytes: found.bytes });
+                return Ok(());
+            }
+            recovery.last_sequence = recovery.last_sequence.max(found.header.sequence);
+            self.publish_whole(found, at)
+        })?;
+        recovery.records = scanned.records;
+        recovery.damaged = scanned.damaged.len() as u64;
+        Ok(Part { scanned, recovery, claims })
+    }
 
-/// The highest sequence wins; of equal ones, which only copies have, the later place.
-fn publish_whole(log: &Log, index: &Index, counters: &Counters, found: &Found<'_>, at: Location) -> Result<()> {
-    publish(log, index, counters, found.key, found.bytes, at, |there, record| {
-        (found.header.sequence, at.address()) > (record.header().sequence, there.address())
-    })
-}
-
-/// A damaged record wins over what stands before it in the log.
-fn publish_claim(log: &Log, index: &Index, counters: &Counters, claim: &Claim) -> Result<()> {
-    let at = claim.at;
-    publish(log, index, counters, &claim.key, claim.bytes, at, |there, _| at.address() > there.address())
-}
-
-fn publish(
-    log: &Log,
-    index: &Index,
-    counters: &Counters,
-    key: &[u8],
-    bytes: u64,
-    at: Location,
-    wins_over: impl Fn(Location, &Record<'_>) -> bool,
-) -> Result<()> {
-    let guard = Guard::pin();
-    let published = index.publish(log.keys().hash(key), at, &guard, &Remembering(InLog(log)), |there| {
-        InLog(log).read_to_replace(there, |record| match record {
-            Some(record) if record.key() != key => Verdict::Other,
-            Some(record) if !wins_over(there, &record) => Verdict::Keep,
-            _ => Verdict::Replace,
+    /// The highest sequence wins; of equal ones, which only copies have, the later place.
+    fn publish_whole(&self, found: &scan::Found<'_>, at: Location) -> Result<()> {
+        self.publish(found.key, found.bytes, at, |there, record| {
+            (found.header.sequence, at.address()) > (record.sequence(), there.address())
         })
-    })?;
-    let replaced = match published {
-        Published::Kept => return Ok(()),
-        Published::New => None,
-        Published::Replaced(old) => Some(old),
-    };
-    if at.kind() == Kind::Log {
-        counters.add(Count::Added, 1, &guard);
-        counters.add(Count::LiveBytesAdded, bytes, &guard);
     }
-    if let Some(old) = replaced.filter(|old| old.kind() == Kind::Log) {
-        counters.add(Count::Taken, 1, &guard);
-        counters.add(Count::LiveBytesTaken, InLog(log).bytes_at(old), &guard);
+
+    /// A damaged record wins over what stands before it in the log.
+    fn publish_claim(&self, claim: &Claim) -> Result<()> {
+        let at = claim.at;
+        self.publish(&claim.key, claim.bytes, at, |there, _| at.address() > there.address())
     }
-    Ok(())
+
+    fn publish(
+        &self,
+        key: &[u8],
+        bytes: u64,
+        at: Location,
+        wins_over: impl Fn(Location, &Found<'_>) -> bool,
+    ) -> Result<()> {
+        let guard = Guard::pin();
+        let tiers = Tiers { log: self.log, memory: self.memory, guard: &guard };
+        let hash = self.log.keys().hash(key);
+        let published = self.index.publish(hash, at, &guard, &Remembering(tiers), &Cell::new(0), |there, _| {
+            tiers.judge(there, |record| match record {
+                Some(record) if record.key() != key => Verdict::Other,
+                Some(record) if !wins_over(there, &record) => Verdict::Keep,
+                _ => Verdict::Replace,
+            })
+        })?;
+        let replaced = match published {
+            Published::Kept => return Ok(()),
+            Published::New => None,
+            Published::Replaced(old) => Some(old),
+        };
+        if at.kind() == Kind::Log {
+            self.counters.add(Count::Added, 1, &guard);
+            self.counters.add(Count::LiveBytesAdded, bytes, &guard);
+        }
+        if let Some(old) = replaced.filter(|old| old.kind() == Kind::Log) {
+            self.counters.add(Count::Taken, 1, &guard);
+            self.counters.add(Count::LiveBytesTaken, tiers.log_bytes_at(old), &guard);
+        }
+        Ok(())
+    }
 }

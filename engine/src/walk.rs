@@ -5,26 +5,51 @@
 
 use std::vec;
 
-use thermocline_tiers::{Guard, Kind, Location, Result, Value, log::Record};
+use thermocline_tiers::{Guard, Kind, Location, Result, Value, memory::Held};
 
-use crate::{engine::Engine, index::Cursor};
+use crate::{
+    engine::Core,
+    found::Found,
+    index::{Cursor, Look},
+};
 
-/// An iterator over entries, in no order. See [`Engine::iter`].
+/// An iterator over entries, in no order. See [`Core::iter`].
 #[derive(Debug)]
 pub struct Iter<'a>(Walk<'a>);
 
-/// An iterator over keys, in no order. See [`Engine::keys`].
+/// An iterator over keys, in no order. See [`Core::keys`].
 #[derive(Debug)]
 pub struct Keys<'a>(Walk<'a>);
 
+/// An iterator over the keys that are in the log, in no order. See [`Core::logged_keys`].
 #[derive(Debug)]
-struct Walk<'a> {
-    engine: &'a Engine,
-    cursor: Option<Cursor>,
-    page: vec::IntoIter<Location>,
+pub struct LoggedKeys<'a>(Walk<'a>);
+
+/// An iterator over the keys that are in memory, in no order. See [`Core::resident_keys`].
+#[derive(Debug)]
+pub struct ResidentKeys<'a> {
+    core: &'a Core,
+    block: usize,
+    keys: vec::IntoIter<Vec<u8>>,
 }
 
-impl Engine {
+#[derive(Debug)]
+struct Walk<'a> {
+    core: &'a Core,
+    cursor: Option<Cursor>,
+    page: vec::IntoIter<Met>,
+}
+
+/// A record that a walk met: its place in the log, or the record itself, which may have left its place when it is its turn.
+#[derive(Debug)]
+enum Met {
+    Log(Location),
+    Memory(Held),
+    /// One that very many hold.
+    Copied(Vec<u8>, Value, u64),
+}
+
+impl Core {
     /// Walks over all entries. Weakly consistent: what is written meanwhile may be seen or not. Never blocks writers.
     pub fn iter(&self) -> Iter<'_> {
         Iter(self.walk())
@@ -35,30 +60,90 @@ impl Engine {
         Keys(self.walk())
     }
 
+    /// The keys of the entries that are in memory.
+    pub fn resident_keys(&self) -> ResidentKeys<'_> {
+        ResidentKeys { core: self, block: 0, keys: Vec::new().into_iter() }
+    }
+
+    /// The keys of the entries that are in the log, in memory too or not.
+    pub fn logged_keys(&self) -> LoggedKeys<'_> {
+        LoggedKeys(self.walk())
+    }
+
     fn walk(&self) -> Walk<'_> {
-        Walk { engine: self, cursor: Some(Cursor::default()), page: Vec::new().into_iter() }
+        Walk { core: self, cursor: Some(Cursor::default()), page: Vec::new().into_iter() }
     }
 }
 
 impl Walk<'_> {
-    fn next_location(&mut self) -> Option<Location> {
-        loop {
-            if let Some(at) = self.page.find(|at| at.kind() == Kind::Log) {
-                return Some(at);
+    /// Copies the next page that has entries; `false` behind the last.
+    fn next_page(&mut self) -> bool {
+        let core = self.core;
+        while let Some(cursor) = self.cursor {
+            let guard = Guard::pin();
+            let mut locations = Vec::new();
+            let next = core.index.page_at(cursor, &guard, &mut locations);
+            let living = locations.into_iter().filter(|at| at.kind() != Kind::Removed);
+            let page: Option<Vec<_>> = living.map(|at| Met::new(core, at, &guard)).collect();
+            // If a record has moved meanwhile, the page says something else by now.
+            let Some(page) = page else { continue };
+            self.cursor = next;
+            if !page.is_empty() {
+                self.page = page.into_iter();
+                return true;
             }
-            let mut page = Vec::new();
-            self.cursor = self.engine.index.page_at(self.cursor?, &Guard::pin(), &mut page);
-            self.page = page.into_iter();
         }
+        false
     }
 
-    fn next<R>(&mut self, take: impl Fn(&Record<'_>) -> R) -> Option<Result<R>> {
+    fn next<R>(&mut self, take: impl Fn(&[u8], &dyn Fn() -> Value, bool) -> Option<R>) -> Option<Result<R>> {
         loop {
-            let at = self.next_location()?;
-            let _guard = Guard::pin();
-            let living = |record: Record<'_>| self.engine.is_living(at, &record).then(|| take(&record));
-            if let Some(taken) = self.engine.log.read(at, living).transpose() {
+            let Some(met) = self.page.next() else {
+                if self.next_page() {
+                    continue;
+                }
+                return None;
+            };
+            if let Some(taken) = met.take(self.core, &take).transpose() {
                 return Some(taken);
+            }
+        }
+    }
+}
+
+impl Met {
+    fn new(core: &Core, at: Location, guard: &Guard) -> Option<Self> {
+        if at.kind() == Kind::Log {
+            return Some(Self::Log(at));
+        }
+        let record = core.memory.record(at, guard)?;
+        Some(match record.hold() {
+            Some(held) => Self::Memory(held),
+            None => Self::Copied(record.key().to_vec(), Value::of(&record), record.deadline_ms()),
+        })
+    }
+
+    /// Shows key, value, and whether it is in the log, unless it has expired.
+    fn take<R>(self, core: &Core, take: &impl Fn(&[u8], &dyn Fn() -> Value, bool) -> Option<R>) -> Result<Option<R>> {
+        let guard = Guard::pin();
+        let is_before = |deadline_ms| core.is_living_until(deadline_ms);
+        match self {
+            Self::Log(at) => {
+                let taken = core.tiers(&guard).read(at, |record| {
+                    let living = core.is_living(at, &record);
+                    Look::Found(living.then(|| take(record.key(), &|| record.to_value(), true)).flatten())
+                })?;
+                Ok(if let Look::Found(taken) = taken { taken } else { None })
+            }
+            Self::Memory(held) => {
+                let is_logged = held.is_at_home();
+                let is_living = is_before(held.deadline_ms());
+                let key = held.key().to_vec();
+                let value = Value::from(held);
+                Ok(is_living.then(|| take(&key, &|| value.clone(), is_logged)).flatten())
+            }
+            Self::Copied(key, value, deadline_ms) => {
+                Ok(is_before(deadline_ms).then(|| take(&key, &|| value.clone(), true)).flatten())
             }
         }
     }
@@ -68,7 +153,7 @@ impl Iterator for Iter<'_> {
     type Item = Result<(Vec<u8>, Value)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next(|record| (record.key().to_vec(), Value::copy_of(record.value(), record.header().sequence)))
+        self.0.next(|key, value, _| Some((key.to_vec(), value())))
     }
 }
 
@@ -76,6 +161,34 @@ impl Iterator for Keys<'_> {
     type Item = Result<Vec<u8>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next(|record| record.key().to_vec())
+        self.0.next(|key, _, _| Some(key.to_vec()))
+    }
+}
+
+impl Iterator for LoggedKeys<'_> {
+    type Item = Result<Vec<u8>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.0.next(|key, _, is_logged| is_logged.then(|| key.to_vec()))
+    }
+}
+
+impl Iterator for ResidentKeys<'_> {
+    type Item = Vec<u8>;
+
+    fn next(&mut self) -> Option<Vec<u8>> {
+        loop {
+            if let Some(key) = self.keys.next() {
+                return Some(key);
+            }
+            if self.block >= self.core.memory.blocks_end() {
+                return None;
+            }
+            let guard = Guard::pin();
+            let records = self.core.memory.records_of(self.block, &guard);
+            let living = records.filter(|(at, record)| self.core.is_living(*at, &Found::Memory(*record)));
+            self.keys = living.map(|(_, record)| record.key().to_vec()).collect::<Vec<_>>().into_iter();
+            self.block += 1;
+        }
     }
 }

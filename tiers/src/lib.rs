@@ -7,6 +7,7 @@
 mod error;
 pub mod guard;
 pub mod log;
+pub mod memory;
 pub mod slot;
 mod sync;
 mod value;

@@ -15,6 +15,8 @@ pub use reserved::{Reserved, Zeroed};
 use crate::sync::{AtomicU64, Ordering};
 
 const ADDRESS_BITS: u32 = 40;
+/// Of the address of a record in memory: the place in its block.
+const PLACE_BITS: u32 = 12;
 const KIND_SHIFT: u32 = ADDRESS_BITS;
 const UNVERIFIED: u64 = 1 << 42;
 const TAG_SHIFT: u32 = 43;
@@ -23,9 +25,11 @@ const TAG_SHIFT: u32 = 43;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Kind {
-    /// A value in the log. (2 is reserved for a record in memory.)
+    /// A value in the log.
     Log = 1,
-    /// A tombstone in the log: the key is gone.
+    /// A value in memory.
+    Memory = 2,
+    /// The key is gone: a tombstone in the log, or nothing at all.
     Removed = 3,
 }
 
@@ -52,6 +56,18 @@ impl Address {
         (self.0 >> 23) as usize
     }
 
+    /// The bits of the address, for who keeps them elsewhere.
+    #[inline]
+    pub(crate) fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// What [`to_bits`](Self::to_bits) gave.
+    #[inline]
+    pub(crate) fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// Bytes from the start of the segment whose first slot is `base`.
     #[inline]
     pub(crate) fn offset_from(self, base: usize) -> u64 {
@@ -71,10 +87,40 @@ impl Location {
         Self(unverified | (kind as u64) << KIND_SHIFT | address.0)
     }
 
-    /// Value or tombstone.
+    /// The record in place `place` of block `block` of the memory tier.
+    #[inline]
+    pub(crate) fn in_memory(block: usize, place: usize) -> Self {
+        debug_assert!(block < 1 << (ADDRESS_BITS - PLACE_BITS) && place < 1 << PLACE_BITS);
+        Self((Kind::Memory as u64) << KIND_SHIFT | (block as u64) << PLACE_BITS | place as u64)
+    }
+
+    /// Block and place of a record in memory.
+    #[inline]
+    pub(crate) fn block_and_place(self) -> (usize, usize) {
+        let bits = self.address().0;
+        ((bits >> PLACE_BITS) as usize, (bits & ((1 << PLACE_BITS) - 1)) as usize)
+    }
+
+    /// Memory, log, or gone.
     #[inline]
     pub fn kind(self) -> Kind {
-        if self.0 >> KIND_SHIFT & 3 == Kind::Removed as u64 { Kind::Removed } else { Kind::Log }
+        match self.0 >> KIND_SHIFT & 3 {
+            2 => Kind::Memory,
+            3 => Kind::Removed,
+            _ => Kind::Log,
+        }
+    }
+
+    /// A key that is gone and of which nothing is left to read.
+    pub fn nothing() -> Self {
+        // No record of the log starts at its first byte.
+        Self::new(Kind::Removed, Address(0), false)
+    }
+
+    /// Whether it is [`nothing`](Self::nothing).
+    #[inline]
+    pub fn is_nothing(self) -> bool {
+        self == Self::nothing()
     }
 
     /// The position in the log.
@@ -227,11 +273,15 @@ impl fmt::Debug for Word {
 /// One key's place in the index.
 ///
 /// ```text
-///   VACANT --publish--> LOG --publish--> LOG, of a higher sequence
-///                        |  ^
-///                 remove |  | insert
-///                        v  |
-///                      REMOVED   (names the tombstone; goes when its page is copied)
+///               publish                  demote: the same record
+///   VACANT --------------> MEMORY <--------------------------> LOG <-+ publish: a higher sequence
+///      |                      |  ^ \__ evacuate: the same       ^ |  |
+///      |  publish             |  |     record, elsewhere         | +--+
+///      +----------------------|--|------------------------------+ |
+///                      remove |  | insert                         |
+///                             v  |                         remove |
+///                           REMOVED <-----------------------------+
+///        (names the tombstone, or nothing in a store without a log; goes when its page is copied)
 /// ```
 #[derive(Debug, Default)]
 pub struct Slot(AtomicU64);

@@ -71,13 +71,14 @@ impl Index {
         Ok(())
     }
 
-    /// The words of a closed page of `taken` slots, without keys that can be forgotten.
-    fn living(&self, run: Run, taken: u32, records: &impl Records) -> Vec<Word> {
+    /// The words and histories of a closed page of `taken` slots, without keys that can be forgotten.
+    fn living(&self, run: Run, taken: u32, records: &impl Records) -> Vec<(Word, u16)> {
         let mut words = Vec::with_capacity(taken as usize);
         let is_forgettable = |at: Location| at.kind() == Kind::Removed && records.is_forgettable(at);
-        for word in self.pool.buckets(run).iter().flat_map(|bucket| bucket.iter()).map(Slot::load) {
+        let slots = self.pool.buckets(run).iter().flat_map(|bucket| bucket.iter());
+        for (slot, word) in slots.map(Slot::load).enumerate() {
             if word.location().is_some_and(|at| !is_forgettable(at)) {
-                words.push(word);
+                words.push((word, self.pool.history(run, slot)));
             }
         }
         words
@@ -100,9 +101,9 @@ impl Index {
         let run = Run::unpack(self.nodes[parent].load(Ordering::Acquire)).expect("the next page in line is a page");
         let taken = Gate::taken(self.gates[parent].load(Ordering::Relaxed));
         let mut words = [Vec::with_capacity(taken as usize), Vec::with_capacity(taken as usize)];
-        for word in self.living(run, taken, records) {
+        for (word, history) in self.living(run, taken, records) {
             match Self::split_word(word, pages.level(), records) {
-                Ok(Some((high, word))) => words[usize::from(high)].push(word),
+                Ok(Some((high, word))) => words[usize::from(high)].push((word, history)),
                 Ok(None) => {}
                 // No key is lost because the disk fails for a moment: the page stays whole until the next turn.
                 Err(_) => return self.reopen(parent, taken),

@@ -6,7 +6,10 @@
 //!
 //! Readers may still look into a free run: a link has no tag, so it is no location to them.
 
-use std::io;
+use std::{
+    io,
+    sync::atomic::{AtomicU16, Ordering},
+};
 
 use thermocline_tiers::{
     Word,
@@ -17,6 +20,8 @@ use crate::sync::Mutex;
 
 /// The largest page, in buckets.
 pub(super) const PAGE_BUCKETS_MAX: u32 = 255;
+/// What a bucket takes, its histories included.
+const BUCKET_BYTES: u64 = (size_of::<Bucket>() + Bucket::SLOTS * size_of::<AtomicU16>()) as u64;
 /// Addresses for 64 GiB: five billion keys.
 const BUCKETS_MAX: usize = 1 << 30;
 
@@ -50,6 +55,9 @@ impl Run {
 #[derive(Debug)]
 pub(super) struct Pool {
     buckets: Reserved<Bucket>,
+    /// What is remembered of the keys' accesses, one for each slot. Nothing depends on it: of two that are written at once
+    /// one is lost, and a run that is given out may show what was there before.
+    histories: Reserved<AtomicU16>,
     free: Mutex<Free>,
 }
 
@@ -165,7 +173,11 @@ impl Free {
 impl Pool {
     pub(super) fn new() -> io::Result<Self> {
         let by_length = vec![Vec::new(); PAGE_BUCKETS_MAX as usize + 2];
-        Ok(Self { buckets: Reserved::new(BUCKETS_MAX)?, free: Mutex::new(Free { next: 0, by_length }) })
+        Ok(Self {
+            buckets: Reserved::new(BUCKETS_MAX)?,
+            histories: Reserved::new(BUCKETS_MAX * Bucket::SLOTS)?,
+            free: Mutex::new(Free { next: 0, by_length }),
+        })
     }
 
     #[inline]
@@ -178,6 +190,20 @@ impl Pool {
     #[inline]
     pub(super) fn bucket(&self, run: Run, at: usize) -> &Bucket {
         &self.buckets[run.start as usize + at]
+    }
+
+    /// The history of slot `slot` of a run, counted from its first bucket on.
+    #[inline]
+    pub(super) fn history(&self, run: Run, slot: usize) -> u16 {
+        let history = self.histories.get(run.start as usize * Bucket::SLOTS + slot);
+        history.map_or(0, |history| history.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    pub(super) fn set_history(&self, run: Run, slot: usize, to: u16) {
+        if let Some(history) = self.histories.get(run.start as usize * Bucket::SLOTS + slot) {
+            history.store(to, Ordering::Relaxed);
+        }
     }
 
     /// A vacant run, or `None` when all that could be reserved is in use.
@@ -209,7 +235,7 @@ impl Pool {
     /// Bytes in use, free runs included: memory that was touched once.
     pub(super) fn bytes(&self) -> u64 {
         let free = self.free.lock().expect("nothing panics under this lock");
-        u64::from(free.next) * size_of::<Bucket>() as u64
+        u64::from(free.next) * BUCKET_BYTES
     }
 
     /// Bytes that could be reserved at most.
@@ -264,8 +290,8 @@ mod tests {
             while pool.bytes() == bytes {
                 taken.push(pool.take(PAGE_BUCKETS_MAX).unwrap());
             }
-            let all = u64::from(PAGE_BUCKETS_MAX) * (taken.len() as u64 - 1) * size_of::<Bucket>() as u64;
-            prop_assert!(all + u64::from(PAGE_BUCKETS_MAX) * size_of::<Bucket>() as u64 > bytes, "all of it was given out again");
+            let all = u64::from(PAGE_BUCKETS_MAX) * (taken.len() as u64 - 1) * BUCKET_BYTES;
+            prop_assert!(all + u64::from(PAGE_BUCKETS_MAX) * BUCKET_BYTES > bytes, "all of it was given out again");
         }
     }
 }

@@ -188,8 +188,12 @@ impl Log {
         (count, bytes)
     }
 
+    /// Whether a record could be appended, as far as that can be known.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`], [`Error::ReadOnly`], [`Error::Suspended`].
     #[inline]
-    fn check(&self, record: &NewRecord<'_>) -> Result<()> {
+    pub fn check(&self, record: &NewRecord<'_>) -> Result<()> {
         let fits = record.key.len() <= format::KEY_BYTES_MAX && record.value.len() <= format::VALUE_BYTES_MAX;
         if fits && !self.options.read_only && !self.flusher.has_failed() { Ok(()) } else { Err(self.refuse(record)) }
     }

@@ -1,15 +1,17 @@
 //! The one way to files: a directory of them, and one file, as traits.
 //!
 //! [`Disk`] maps segments where the filesystem allows it and uses `pread`/`pwrite` elsewhere. [`Faulty`] is the
-//! double for tests. Nothing above this module calls the operating system for a file.
+//! double for tests; [`Volatile`] is for stores without a log. Nothing above this module calls the operating system for a file.
 
 mod disk;
 mod faulty;
+mod volatile;
 
 use std::{fmt, io};
 
 pub use disk::Disk;
 pub use faulty::{Fault, Faulty, Plan};
+pub use volatile::Volatile;
 
 pub use super::map::Map;
 

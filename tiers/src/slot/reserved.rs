@@ -3,10 +3,12 @@
 //! Holds addresses, and what the system put behind them: zeros. Never moves. Invariant: what was handed out as a
 //! reference stays where it is while the array lives.
 
-use std::{fmt, ops::Deref};
+use std::{
+    fmt,
+    ops::{Deref, Range},
+};
 
 use super::{Bucket, Slot};
-use crate::sync::AtomicU64;
 
 /// A long array of zeroed atomics whose addresses are reserved at once and whose memory comes with use.
 pub struct Reserved<T>(memory::Reserved<T>);
@@ -17,9 +19,36 @@ impl<T: Zeroed> Reserved<T> {
     /// # Errors
     /// What the system says when it refuses even 2 MiB.
     pub fn new(count: usize) -> std::io::Result<Self> {
+        let reserved = memory::Reserved::new(count)?;
+        // Behind the first 2 MiB, so that a small store stays small.
+        reserved.advise_huge((HUGE_PAGE_BYTES / size_of::<T>()).min(reserved.len())..reserved.len());
+        Ok(Self(reserved))
+    }
+
+    /// As [`new`](Self::new), without asking for huge pages.
+    ///
+    /// # Errors
+    /// As for [`new`](Self::new).
+    pub(crate) fn plain(count: usize) -> std::io::Result<Self> {
         memory::Reserved::new(count).map(Self)
     }
+
+    /// Asks for huge pages, where the system has them.
+    pub(crate) fn advise_huge(&self, items: Range<usize>) {
+        self.0.advise_huge(items);
+    }
+
+    /// Gives the memory of `items` back to the system; they are zero from here on.
+    ///
+    /// # Safety
+    /// Nobody looks at them or has a reference that is not to an atomic.
+    pub(crate) unsafe fn discard(&self, items: Range<usize>) {
+        // SAFETY: the caller's promise.
+        unsafe { self.0.discard(items) }
+    }
 }
+
+const HUGE_PAGE_BYTES: usize = 2 << 20;
 
 impl<T: Zeroed> Deref for Reserved<T> {
     type Target = [T];
@@ -40,9 +69,11 @@ impl<T: Zeroed> fmt::Debug for Reserved<T> {
 pub trait Zeroed: Default + Sync + Send + sealed::Sealed {}
 impl Zeroed for Slot {}
 impl Zeroed for Bucket {}
-impl Zeroed for AtomicU64 {}
-#[cfg(not(loom))]
+impl Zeroed for std::sync::atomic::AtomicU64 {}
 impl Zeroed for std::sync::atomic::AtomicU32 {}
+impl Zeroed for std::sync::atomic::AtomicU16 {}
+#[cfg(loom)]
+impl Zeroed for loom::sync::atomic::AtomicU64 {}
 #[cfg(loom)]
 impl Zeroed for loom::sync::atomic::AtomicU32 {}
 
@@ -50,25 +81,29 @@ mod sealed {
     pub trait Sealed {}
     impl Sealed for super::Slot {}
     impl Sealed for super::Bucket {}
-    impl Sealed for super::AtomicU64 {}
-    #[cfg(not(loom))]
+    impl Sealed for std::sync::atomic::AtomicU64 {}
     impl Sealed for std::sync::atomic::AtomicU32 {}
+    impl Sealed for std::sync::atomic::AtomicU16 {}
+    #[cfg(loom)]
+    impl Sealed for loom::sync::atomic::AtomicU64 {}
     #[cfg(loom)]
     impl Sealed for loom::sync::atomic::AtomicU32 {}
 }
 
 #[cfg(not(any(loom, miri)))]
 mod memory {
-    use memmap2::{Advice, MmapOptions, MmapRaw};
+    use std::ops::Range;
 
-    const HUGE_PAGE_BYTES: usize = 2 << 20;
+    use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
+
+    use super::HUGE_PAGE_BYTES;
 
     /// See [`super::Reserved`].
     pub(super) struct Reserved<T> {
-        /// Inside `_memory`, aligned to 2 MiB.
+        /// Inside `memory`, aligned to 2 MiB.
         start: *const T,
         count: usize,
-        _memory: MmapRaw,
+        memory: MmapRaw,
     }
 
     // SAFETY: `start` points into memory that the value owns, and `Zeroed` types can be shared and sent.
@@ -79,8 +114,7 @@ mod memory {
     impl<T: super::Zeroed> Reserved<T> {
         /// Reserves addresses for `count` zeroed items, or for as many halvings of that as the system allows.
         ///
-        /// The start is aligned to 2 MiB. Memory is taken page by page at first touch; huge pages are
-        /// asked for, where the system has them, behind the first 2 MiB, so that a small store stays small.
+        /// The start is aligned to 2 MiB. Memory is taken page by page at first touch.
         ///
         /// # Errors
         /// What the system says when it refuses even 2 MiB.
@@ -92,18 +126,35 @@ mod memory {
                     Ok(map) => {
                         let skipped = map.as_ptr().align_offset(HUGE_PAGE_BYTES);
                         let memory = MmapRaw::from(map);
-                        let behind = skipped + HUGE_PAGE_BYTES;
-                        if behind < bytes {
-                            // Advice only: without huge pages everything works, a little slower.
-                            let _ = memory.advise_range(Advice::HugePage, behind, bytes - behind);
-                        }
                         let start = memory.as_ptr().wrapping_add(skipped).cast();
-                        return Ok(Self { start, count, _memory: memory });
+                        return Ok(Self { start, count, memory });
                     }
                     Err(error) if bytes <= 2 * HUGE_PAGE_BYTES => return Err(error),
                     Err(_) => count /= 2,
                 }
             }
+        }
+
+        fn bytes(&self, items: Range<usize>) -> (usize, usize) {
+            let skipped = self.start.addr() - self.memory.as_ptr().addr();
+            (skipped + items.start * size_of::<T>(), items.len() * size_of::<T>())
+        }
+
+        /// See [`super::Reserved::advise_huge`].
+        pub(super) fn advise_huge(&self, items: Range<usize>) {
+            let (offset, bytes) = self.bytes(items);
+            if bytes > 0 {
+                // Advice only: without huge pages everything works, a little slower.
+                let _ = self.memory.advise_range(Advice::HugePage, offset, bytes);
+            }
+        }
+
+        /// See [`super::Reserved::discard`].
+        pub(super) unsafe fn discard(&self, items: Range<usize>) {
+            let (offset, bytes) = self.bytes(items);
+            // SAFETY: inside the mapping, which is ours and anonymous; nobody looks, the caller promised.
+            // If the system refuses, the memory stays ours, and what it holds does not matter.
+            let _ = unsafe { self.memory.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, bytes) };
         }
     }
 
@@ -132,6 +183,12 @@ mod memory {
         pub(super) fn new(count: usize) -> std::io::Result<Self> {
             Ok(Self((0..count.min(if cfg!(loom) { 64 } else { 1 << 16 })).map(|_| T::default()).collect()))
         }
+
+        /// Does nothing.
+        pub(super) fn advise_huge(&self, _items: std::ops::Range<usize>) {}
+
+        /// Does nothing.
+        pub(super) unsafe fn discard(&self, _items: std::ops::Range<usize>) {}
     }
 
     impl<T> std::ops::Deref for Reserved<T> {

@@ -1,0 +1,196 @@
+//! Demote: have the key's slot name the log again and let the record in memory go.
+//!
+//! Holds what leaving memory takes. Who leaves is the policy's choice; this file draws the candidates. Invariant: a record
+//! leaves its slot only for the record in the log that says the same, or, in a store without a log, for nothing; a key
+//! that was written or removed meanwhile is left alone.
+
+use thermocline_eviction::History;
+use thermocline_tiers::{
+    Error, Guard, Kind, Location, Result,
+    log::{Header, NewRecord, RecordKind},
+    memory::Record,
+};
+
+use crate::{
+    counters::Count,
+    engine::Core,
+    found::is_same,
+    index::Look,
+    keeper::{CANDIDATES, Draw},
+};
+
+impl Core {
+    /// Lets the least valuable of some entries go; `false` if none went.
+    pub(crate) fn evict_one(&self, reason: Count, guard: &Guard) -> bool {
+        // Somebody else is at it: two at once would choose the same.
+        let victim = self.keeper.try_draw().and_then(|mut draw| self.draw_victim(&mut draw, guard));
+        victim.is_some_and(|victim| self.demote(victim, reason, guard).unwrap_or(false))
+    }
+
+    /// The entry of lowest worth among some drawn at random and the next-worst of the last draw.
+    pub(crate) fn draw_victim(&self, draw: &mut Draw, guard: &Guard) -> Option<Location> {
+        let worth = |record: &Record<'_>| self.keeper.worth(History::from_bits(record.history()), record.bytes());
+        for _ in 0..CANDIDATES {
+            if let Some((at, record)) = self.memory.sample(|below| draw.below(below), guard) {
+                draw.add(at, worth(&record));
+            }
+        }
+        draw.worst(|at| self.memory.record(at, guard).map(|record| worth(&record)))
+    }
+
+    /// Lets the record at `at` go from memory; `false` if the key's slot names something else by now. A dirty one is
+    /// appended to the log first.
+    ///
+    /// # Errors
+    /// As for [`insert`](Self::insert), for a dirty one: it stays.
+    pub(crate) fn demote(&self, at: Location, reason: Count, guard: &Guard) -> Result<bool> {
+        let Some(record) = self.memory.record(at, guard) else { return Ok(false) };
+        let hash = self.log.keys().hash(record.key());
+        let home = match record.home() {
+            Some(home) => home,
+            None if self.options.in_memory => Location::nothing(),
+            None => self.give_home(&record)?,
+        };
+        if !self.index.exchange(hash, at, home, record.history(), guard) {
+            return Ok(false);
+        }
+        let left = if self.options.in_memory { Count::Taken } else { Count::Demotion };
+        self.counters.add_all([(reason, 1), (left, 1)], guard);
+        self.keeper.note_eviction(record.key(), reason, self.clock.now_ms());
+        self.memory.retire(at, guard);
+        Ok(true)
+    }
+
+    /// Appends a dirty record to the log, so that it is dirty no more; returns where.
+    fn give_home(&self, record: &Record<'_>) -> Result<Location> {
+        let header = Header { kind: RecordKind::Value, sequence: record.sequence(), deadline_ms: record.deadline_ms() };
+        let copy = NewRecord { header, namespace: 0, key: record.key(), value: record.value() };
+        let placed = self.log.append(&copy)?;
+        if placed.wants_ahead {
+            self.prepare_ahead();
+        }
+        if record.give_home(placed.location) {
+            let guard = Guard::pin();
+            self.counters.add_all([(Count::BytesWritten, copy.bytes()), (Count::LiveBytesAdded, copy.bytes())], &guard);
+            return Ok(placed.location);
+        }
+        // Somebody else was faster: one home is enough.
+        self.log.revoke(placed.location, &copy)?;
+        loop {
+            if let Some(home) = record.home() {
+                return Ok(home);
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Brings every record to the log that is in memory alone.
+    ///
+    /// # Errors
+    /// As for [`insert`](Self::insert); some may have been written.
+    pub(crate) fn log_dirty(&self) -> Result<()> {
+        use std::sync::atomic::Ordering;
+        if self.options.in_memory || !self.has_dirty.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        // From here on volatile writes go to the log as well, so that none replaces a record that we have not met yet.
+        self.logging_dirty.fetch_add(1, Ordering::SeqCst);
+        self.let_exchanges_count();
+        let mut result = Ok(());
+        for block in 0..self.memory.blocks_end() {
+            let guard = Guard::pin();
+            for (_, record) in self.memory.records_of(block, &guard) {
+                if record.home().is_none() {
+                    result = result.and(self.give_home(&record).map(|_| ()));
+                }
+            }
+        }
+        self.logging_dirty.fetch_sub(1, Ordering::SeqCst);
+        result
+    }
+
+    /// Lets the entry of `key` go from memory; it stays in the log. `true` if it was in memory.
+    ///
+    /// # Errors
+    /// As for [`insert`](Self::insert), if it was not in the log yet.
+    pub fn evict(&self, key: &[u8]) -> Result<bool> {
+        let guard = Guard::pin();
+        loop {
+            let found = self.index.find(self.log.keys().hash(key), &guard, |at| {
+                self.tiers(&guard).read_to_replace(at, |record| match record {
+                    Some(record) if !is_same(record.key(), key) => Look::Other,
+                    _ => Look::Found(at),
+                })
+            })?;
+            let Some(at) = found.filter(|at| at.kind() == Kind::Memory) else { return Ok(false) };
+            if self.demote(at, Count::EvictedManual, &guard)? {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Lets all entries go from memory; they stay in the log. Returns how many went. Those that are placed meanwhile may
+    /// stay.
+    ///
+    /// # Errors
+    /// As for [`evict`](Self::evict); the others went.
+    pub fn evict_all(&self) -> Result<u64> {
+        let (mut count, mut result) = (0, Ok(()));
+        for block in 0..self.memory.blocks_end() {
+            let guard = Guard::pin();
+            for (at, _) in self.memory.records_of(block, &guard) {
+                match self.demote(at, Count::EvictedManual, &guard) {
+                    Ok(went) => count += u64::from(went),
+                    Err(error) => result = result.and(Err::<(), Error>(error)),
+                }
+            }
+        }
+        self.memory.reclaim();
+        result.map(|()| count)
+    }
+
+    /// Moves the records of a block to other ones, or lets them go where there is no room. Its memory is free when nobody
+    /// reads or holds them.
+    pub(crate) fn evacuate(&self, block: usize) {
+        let guard = Guard::pin();
+        self.memory.set_closed(block, true, &guard);
+        for (at, record) in self.memory.records_of(block, &guard) {
+            // A dirty one gets its home before it moves: whoever walks to find those may be behind us already.
+            let home = match record.home() {
+                None if !self.options.in_memory => match self.give_home(&record) {
+                    Ok(home) => Some(home),
+                    Err(_) => continue,
+                },
+                home => home,
+            };
+            let header =
+                Header { kind: RecordKind::Value, sequence: record.sequence(), deadline_ms: record.deadline_ms() };
+            let copy = NewRecord { header, namespace: 0, key: record.key(), value: record.value() };
+            let hash = self.log.keys().hash(record.key());
+            match self.memory.place(&copy, home, record.history(), false, &guard) {
+                Some(placed) => {
+                    if self.index.exchange(hash, at, placed.location(), 0, &guard) {
+                        placed.published();
+                        self.memory.retire(at, &guard);
+                    }
+                }
+                // A log that is full leaves a dirty record where it is.
+                None => drop(self.demote(at, Count::EvictedCapacity, &guard)),
+            }
+        }
+    }
+
+    pub(crate) fn prepare_ahead(&self) {
+        let log = self.log.clone();
+        self.ahead.wake(|| {
+            Box::new(move || {
+                // All writers that are active now will have finished when this runs: old tombstones may go then, and
+                // what is flushed later can be noted.
+                Guard::pin().retire(log.quiescer());
+                Guard::reclaim();
+                // A writer that needs the space meets the same error and reports it to its caller.
+                log.prepare().map_err(|error| error.to_string())
+            })
+        });
+    }
+}

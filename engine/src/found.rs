@@ -1,0 +1,160 @@
+//! A record in whichever tier it lives, as the flows see it.
+//!
+//! Holds the ways to read what a slot names. Never changes anything. Invariant: a location of the memory tier whose record
+//! is gone says so, and whoever met it looks into the slot again.
+
+use thermocline_tiers::{
+    Error, Guard, Kind, Location, Result, Value,
+    log::{self, Log},
+    memory::{self, Memory},
+};
+
+use crate::index::{Look, Records, Verdict};
+
+/// A record as it stands in memory or in the log.
+#[derive(Clone, Copy)]
+pub(crate) enum Found<'a> {
+    Memory(memory::Record<'a>),
+    Log(log::Record<'a>),
+}
+
+impl<'a> Found<'a> {
+    #[inline]
+    pub(crate) fn key(&self) -> &'a [u8] {
+        match self {
+            Self::Memory(record) => record.key(),
+            Self::Log(record) => record.key(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn value(&self) -> &'a [u8] {
+        match self {
+            Self::Memory(record) => record.value(),
+            Self::Log(record) => record.value(),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn sequence(&self) -> u64 {
+        match self {
+            Self::Memory(record) => record.sequence(),
+            Self::Log(record) => record.header().sequence,
+        }
+    }
+
+    #[inline]
+    pub(crate) fn deadline_ms(&self) -> u64 {
+        match self {
+            Self::Memory(record) => record.deadline_ms(),
+            Self::Log(record) => record.header().deadline_ms,
+        }
+    }
+
+    /// The value: shared if it is in memory, copied out of the log.
+    #[inline]
+    pub(crate) fn to_value(self) -> Value {
+        match self {
+            Self::Memory(record) => Value::of(&record),
+            Self::Log(record) => Value::copy_of(record.value(), record.header().sequence),
+        }
+    }
+}
+
+/// Both tiers, under a guard.
+#[derive(Clone, Copy)]
+pub(crate) struct Tiers<'a> {
+    pub(crate) log: &'a Log,
+    pub(crate) memory: &'a Memory,
+    pub(crate) guard: &'a Guard,
+}
+
+impl Tiers<'_> {
+    /// Shows the record at `at`; holds it against its checksum only if the location is unverified.
+    ///
+    /// # Errors
+    /// As for [`Log::read`].
+    #[inline]
+    pub(crate) fn read<R>(&self, at: Location, show: impl FnOnce(Found<'_>) -> Look<R>) -> Result<Look<R>> {
+        match at.kind() {
+            Kind::Memory => {
+                Ok(self.memory.record(at, self.guard).map_or(Look::Moved, |record| show(Found::Memory(record))))
+            }
+            _ if at.is_nothing() => Ok(Look::Other),
+            _ => self.log.read(at, |record| show(Found::Log(record))),
+        }
+    }
+
+    /// Shows the record at `at` to somebody who will replace it: `None` if it is so damaged that it says nothing any
+    /// more. Then its tag is all that is known of its key, and is believed.
+    ///
+    /// # Errors
+    /// As for [`Log::read`].
+    #[inline]
+    pub(crate) fn read_to_replace<R>(
+        &self,
+        at: Location,
+        show: impl Fn(Option<Found<'_>>) -> Look<R>,
+    ) -> Result<Look<R>> {
+        match at.kind() {
+            Kind::Memory => {
+                Ok(self.memory.record(at, self.guard).map_or(Look::Moved, |record| show(Some(Found::Memory(record)))))
+            }
+            _ if at.is_nothing() => Ok(Look::Other),
+            _ => match self.log.read_unchecked(at, |record| show(Some(Found::Log(record)))) {
+                Err(Error::Corrupt { .. }) if at.is_unverified() => Ok(show(None)),
+                other => other,
+            },
+        }
+    }
+
+    /// What is to become of the record at `at`, as `judge` says who sees it as in [`read_to_replace`](Self::read_to_replace).
+    ///
+    /// # Errors
+    /// As for [`Log::read`].
+    #[inline]
+    pub(crate) fn judge(&self, at: Location, judge: impl Fn(Option<Found<'_>>) -> Verdict) -> Result<Verdict> {
+        Ok(match self.read_to_replace(at, |found| Look::Found(judge(found)))? {
+            Look::Found(verdict) => verdict,
+            Look::Other => Verdict::Other,
+            Look::Moved => Verdict::Moved,
+        })
+    }
+
+    /// What the record at `at` takes in the log; 0 if it is not there, or cannot be read. For counting.
+    pub(crate) fn log_bytes_at(&self, at: Location) -> u64 {
+        match at.kind() {
+            Kind::Memory => {
+                let record = self.memory.record(at, self.guard).filter(|record| record.home().is_some());
+                record.map_or(0, |record| record.log_bytes())
+            }
+            _ if at.is_nothing() => 0,
+            _ => self.log.read_unchecked(at, |record| record.bytes()).unwrap_or(0),
+        }
+    }
+}
+
+impl Records for Tiers<'_> {
+    fn hash_at(&self, at: Location) -> Result<Option<u64>> {
+        let keys = self.log.keys();
+        if at.kind() == Kind::Memory {
+            // What a slot names under a closed gate is there.
+            return Ok(self.memory.record(at, self.guard).map(|record| keys.hash(record.key())));
+        }
+        match self.log.read_unchecked(at, |record| keys.hash(record.key())) {
+            Err(Error::Corrupt { .. }) => Ok(None),
+            other => other.map(Some),
+        }
+    }
+
+    fn is_forgettable(&self, at: Location) -> bool {
+        at.is_nothing() || self.log.is_quiescent(at)
+    }
+}
+
+/// Whether two keys are the same. Keys of 8 to 16 bytes are compared by their first and last eight, without a call.
+#[inline]
+pub(crate) fn is_same(a: &[u8], b: &[u8]) -> bool {
+    let words = |key: &[u8]| Some((u64::from_ne_bytes(*key.first_chunk()?), u64::from_ne_bytes(*key.last_chunk()?)));
+    if a.len() == b.len() && a.len() <= 16 && a.len() >= 8 { words(a) == words(b) } else { a == b }
+}

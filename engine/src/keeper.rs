@@ -1,0 +1,386 @@
+//! The keeper of the memory tier: who is in it, how far it is filled, and the threads that see to that.
+//!
+//! Holds the policy, the clock of accesses, the draw of victims and the bounded list of those who left. The work itself is in
+//! `promote.rs` and `demote.rs`. Invariant: the threads end before the store does.
+
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::{Duration, UNIX_EPOCH},
+};
+
+use crate::shim::{LearnedSweep, Ticks};
+use thermocline_eviction::{History, Janitor, Options, Policy, Sample, Tier, Watch};
+use thermocline_tiers::{Guard, Kind, Location};
+
+use crate::{
+    counters::Count,
+    engine::Core,
+    inspect::{Eviction, Reason},
+    worker::Worker,
+};
+
+/// How many entries are drawn for each one that leaves, and how many of the last draw's are looked at again.
+pub(crate) const CANDIDATES: usize = 8;
+/// How many evictions are remembered.
+const EVICTIONS_REMEMBERED: usize = 1024;
+/// What an entry is taken to weigh before there are any.
+const WEIGHT_GUESS: u64 = 256;
+/// Entries that leave under one guard.
+const ROUND: usize = 64;
+
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    policy: Box<dyn Policy>,
+    ticks: Ticks,
+    /// A thread tells the clock of every so many accesses: a power of two, less one.
+    batch_mask: AtomicU64,
+    /// How many entries the clock thinks fit.
+    entries: AtomicU64,
+    draw: Mutex<Draw>,
+    evictions: Mutex<VecDeque<(Vec<u8>, Count, u64)>>,
+    worker: Worker,
+    janitor: OnceLock<Janitor>,
+    is_ending: AtomicBool,
+}
+
+/// Entries that may leave next.
+#[derive(Debug)]
+pub(crate) struct Draw {
+    random: fastrand::Rng,
+    candidates: Vec<(f32, Location)>,
+}
+
+impl Draw {
+    /// A number below `below`.
+    pub(crate) fn below(&mut self, below: u64) -> u64 {
+        self.random.u64(..below)
+    }
+
+    /// One more, unless it is one already.
+    pub(crate) fn add(&mut self, at: Location, worth: f32) {
+        if self.candidates.iter().all(|(_, other)| *other != at) {
+            self.candidates.push((worth, at));
+        }
+    }
+
+    /// Takes out the one of lowest worth, and forgets all but the next few. `worth` says what the ones of the last draw are
+    /// worth now, if they are still there.
+    pub(crate) fn worst(&mut self, worth: impl Fn(Location) -> Option<f32>) -> Option<Location> {
+        self.candidates.retain_mut(|(known, at)| worth(*at).map(|now| *known = now).is_some());
+        self.candidates.sort_unstable_by(|(a, _), (b, _)| b.total_cmp(a));
+        let worst = self.candidates.pop();
+        let kept = self.candidates.len().saturating_sub(CANDIDATES);
+        self.candidates.drain(..kept);
+        worst.map(|(_, at)| at)
+    }
+}
+
+impl Keeper {
+    pub(crate) fn new(capacity: u64) -> Self {
+        let entries = (capacity / WEIGHT_GUESS).max(1);
+        let keeper = Self {
+            policy: Box::new(LearnedSweep::default()),
+            ticks: Ticks::new(entries),
+            batch_mask: AtomicU64::new(0),
+            entries: AtomicU64::new(entries),
+            draw: Mutex::new(Draw { random: fastrand::Rng::with_seed(1), candidates: Vec::new() }),
+            evictions: Mutex::default(),
+            worker: Worker::new("thermocline-keep"),
+            janitor: OnceLock::new(),
+            is_ending: AtomicBool::new(false),
+        };
+        keeper.resize(entries);
+        keeper
+    }
+
+    fn resize(&self, entries: u64) {
+        self.entries.store(entries, Ordering::Relaxed);
+        self.ticks.resize(entries);
+        let batch = (self.ticks.accesses_per_tick() / 16).clamp(1, 256);
+        // Relaxed: of one batch more or less nothing depends.
+        self.batch_mask.store((batch + 1).next_power_of_two() / 2 - 1, Ordering::Relaxed);
+    }
+
+    /// The tick of an access now.
+    #[inline]
+    pub(crate) fn tick(&self) -> u8 {
+        self.ticks.now()
+    }
+
+    /// A thread has counted `accesses`.
+    #[inline]
+    pub(crate) fn count(&self, accesses: u64) {
+        let mask = self.batch_mask.load(Ordering::Relaxed);
+        if accesses & mask == 0 {
+            self.ticks.advance(mask + 1);
+        }
+    }
+
+    /// The history after an access.
+    pub(crate) fn access(&self, before: u16, weight: u64) -> u16 {
+        let (before, now) = (History::from_bits(before), self.tick());
+        if before != History::NEW && before.tick() == now {
+            return before.to_bits();
+        }
+        self.policy.access(before, now, clamp(weight)).to_bits()
+    }
+
+    pub(crate) fn admits(&self, history: u16, weight: u64) -> bool {
+        self.policy.admits(History::from_bits(history), self.tick(), clamp(weight))
+    }
+
+    pub(crate) fn worth(&self, history: History, weight: u64) -> f32 {
+        self.policy.worth(history, self.tick(), clamp(weight))
+    }
+
+    /// The draw, unless somebody else has it.
+    pub(crate) fn try_draw(&self) -> Option<MutexGuard<'_, Draw>> {
+        match self.draw.try_lock() {
+            Ok(draw) => Some(draw),
+            Err(TryLockError::Poisoned(draw)) => Some(draw.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    /// Remembers who left.
+    pub(crate) fn note_eviction(&self, key: &[u8], reason: Count, at_ms: u64) {
+        let mut evictions = self.evictions.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entry = match evictions.len() < EVICTIONS_REMEMBERED {
+            true => (Vec::new(), reason, at_ms),
+            false => evictions.pop_front().unwrap_or((Vec::new(), reason, at_ms)),
+        };
+        entry.0.clear();
+        entry.0.extend_from_slice(key);
+        evictions.push_back((entry.0, reason, at_ms));
+    }
+
+    fn problems(&self) -> Vec<String> {
+        self.worker.problem().into_iter().chain(self.janitor.get().into_iter().flat_map(Janitor::problems)).collect()
+    }
+}
+
+fn clamp(weight: u64) -> u32 {
+    weight.try_into().unwrap_or(u32::MAX)
+}
+
+impl Core {
+    /// Bytes that the memory tier takes, our overhead counted.
+    #[inline]
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        self.memory.charged_bytes()
+    }
+
+    pub(crate) fn start_keeping(&self) {
+        self.memory.set_limit(self.budget.arena_bytes());
+        if self.options.free_memory_target.is_some() && self.budget.capacity() > 0 {
+            self.start_janitor();
+        }
+    }
+
+    /// Starts the threads for expiry and memory pressure, unless they run.
+    #[inline]
+    pub(crate) fn start_janitor(&self) {
+        if self.keeper.janitor.get().is_none() {
+            self.start_janitor_slow();
+        }
+    }
+
+    #[cold]
+    fn start_janitor_slow(&self) {
+        if self.keeper.is_ending.load(Ordering::Acquire) {
+            return;
+        }
+        self.keeper.janitor.get_or_init(|| {
+            let watch = self.options.free_memory_target.map(Watch::new);
+            let janitor = Janitor::start(
+                Arc::new(Tenant(self.this.clone())),
+                Options { watch, expiry_interval: Duration::from_secs(1) },
+            );
+            if self.options.free_memory_target.is_some() {
+                janitor.poke();
+            }
+            janitor
+        });
+    }
+
+    pub(crate) fn stop_keeping(&self) {
+        self.keeper.is_ending.store(true, Ordering::Release);
+        if let Some(janitor) = self.keeper.janitor.get() {
+            janitor.stop();
+        }
+        self.keeper.worker.stop();
+    }
+
+    /// Asks the keeper for head-room.
+    #[inline]
+    pub(crate) fn wake_keeper(&self) {
+        self.keeper.worker.wake(|| {
+            let this = self.this.clone();
+            Box::new(move || {
+                if let Some(core) = this.upgrade() {
+                    core.keep();
+                }
+                Ok(())
+            })
+        });
+    }
+
+    /// Asks for head-room if there is too little.
+    pub(crate) fn wake_keeper_if_full(&self) {
+        if self.resident_bytes() > self.budget.high() {
+            self.wake_keeper();
+        }
+    }
+
+    /// Brings the tier below its bound, its arena within its limit, and the policy up to date.
+    fn keep(&self) {
+        self.resize_ticks();
+        self.learn();
+        self.evict_down_to(self.budget.low(), Count::EvictedCapacity);
+        self.memory.set_limit(self.budget.arena_bytes());
+        for block in self.memory.blocks_beyond() {
+            self.evacuate(block);
+        }
+        if let Some(block) = self.memory.wanted_block() {
+            self.evacuate(block);
+        }
+        self.memory.reclaim();
+    }
+
+    fn learn(&self) {
+        if self.keeper.policy.wants_to_learn() {
+            let Some(mut draw) = self.keeper.try_draw() else { return };
+            let guard = Guard::pin();
+            self.keeper.policy.learn(self.keeper.tick(), &mut || {
+                let (at, history) = self.index.sample(draw.random.u64(..), &guard)?;
+                let is_resident = at.kind() == Kind::Memory;
+                let history = if is_resident { self.memory.record(at, &guard)?.history() } else { history };
+                Some(Sample { history: History::from_bits(history), is_resident })
+            });
+        }
+    }
+
+    fn resize_ticks(&self) {
+        let records = self.memory.records();
+        if records < 8 {
+            return;
+        }
+        let entries =
+            (self.budget.bound() as u128 * u128::from(records) / u128::from(self.resident_bytes().max(1))) as u64;
+        let known = self.keeper.entries.load(Ordering::Relaxed);
+        if entries.abs_diff(known) > known / 10 {
+            self.keeper.resize(entries.max(1));
+        }
+    }
+
+    /// Lets the least valuable entries go until the tier takes at most `bytes`; returns the bytes that went.
+    fn evict_down_to(&self, bytes: u64, reason: Count) -> u64 {
+        let before = self.resident_bytes();
+        let mut fruitless = 0;
+        while self.resident_bytes() > bytes && fruitless < ROUND && !self.keeper.is_ending.load(Ordering::Relaxed) {
+            let guard = Guard::pin();
+            for _ in 0..ROUND {
+                if self.resident_bytes() <= bytes {
+                    break;
+                }
+                fruitless = if self.evict_one(reason, &guard) { 0 } else { fruitless + 1 };
+            }
+        }
+        before.saturating_sub(self.resident_bytes())
+    }
+
+    /// Changes the capacity of the memory tier. What is too much leaves behind the call's back.
+    pub fn set_memory_capacity(&self, bytes: u64) {
+        self.budget.set_capacity(bytes);
+        self.memory.set_limit(self.budget.arena_bytes());
+        self.wake_keeper();
+    }
+
+    /// Takes `bytes` of the memory tier out of use until [`release`](Self::release), for a value that is being computed.
+    pub fn reserve(&self, bytes: u64) {
+        self.budget.reserve(bytes);
+        self.wake_keeper_if_full();
+    }
+
+    /// Gives back what [`reserve`](Self::reserve) took.
+    pub fn release(&self, bytes: u64) {
+        self.budget.release(bytes);
+    }
+
+    /// What does not work as it should with the memory tier's threads.
+    pub(crate) fn keeping_problems(&self) -> Vec<String> {
+        self.keeper.problems()
+    }
+
+    /// The threads that work for the memory tier, and whether they do.
+    pub(crate) fn keeping_threads(&self) -> Vec<(&'static str, bool)> {
+        let threads = self.keeper.janitor.get().map(Janitor::threads).unwrap_or_default();
+        threads.into_iter().map(|thread| (thread.name, thread.is_alive)).collect()
+    }
+
+    /// Runs a round of the keeper, the expiry thread and the pressure thread now; for tests and commands.
+    pub fn keep_now(&self) {
+        self.keep();
+        if let Some(janitor) = self.keeper.janitor.get() {
+            janitor.poke();
+        }
+    }
+
+    /// Who left memory last, newest first.
+    pub fn eviction_log(&self) -> Vec<Eviction> {
+        let evictions = self.keeper.evictions.lock().unwrap_or_else(PoisonError::into_inner);
+        let eviction = |(key, reason, at_ms): &(Vec<u8>, Count, u64)| Eviction {
+            key: key.clone(),
+            reason: Reason::of(*reason),
+            at: UNIX_EPOCH + Duration::from_millis(*at_ms),
+        };
+        evictions.iter().rev().map(eviction).collect()
+    }
+}
+
+/// The store as its janitor sees it.
+struct Tenant(Weak<Core>);
+
+impl Tier for Tenant {
+    fn resident_bytes(&self) -> u64 {
+        self.0.upgrade().map_or(0, |core| core.resident_bytes())
+    }
+
+    fn evict_expired(&self) -> u64 {
+        let Some(core) = self.0.upgrade() else { return 0 };
+        let mut count = 0;
+        core.memory.each_expired(core.clock.now_ms(), |at, _, guard| {
+            count += u64::from(core.demote(at, Count::EvictedExpired, guard).unwrap_or(false));
+        });
+        if count > 0 {
+            core.memory.reclaim();
+        }
+        count
+    }
+
+    fn evict(&self, bytes: u64) -> u64 {
+        let Some(core) = self.0.upgrade() else { return 0 };
+        let before = core.resident_bytes();
+        let target = before.saturating_sub(bytes);
+        let went = core.evict_down_to(target, Count::EvictedPressure);
+        core.memory.set_limit(target.min(core.budget.arena_bytes()));
+        for block in core.memory.blocks_beyond() {
+            core.evacuate(block);
+        }
+        core.memory.reclaim();
+        core.memory.give_back();
+        went
+    }
+
+    fn set_allowance(&self, bytes: Option<u64>) {
+        if let Some(core) = self.0.upgrade() {
+            core.budget.set_allowance(bytes);
+            core.memory.set_limit(core.budget.arena_bytes());
+            core.wake_keeper_if_full();
+        }
+    }
+}

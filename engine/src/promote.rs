@@ -1,0 +1,107 @@
+//! Promote: bring a record from the log to memory, with the log as its home.
+//!
+//! Holds what entering memory takes: room, a place, a history. Invariant: a copy is published only over exactly the record
+//! that it is a copy of.
+
+use thermocline_eviction::History;
+use thermocline_tiers::{
+    Guard, Kind, Location,
+    log::NewRecord,
+    memory::{self, Memory},
+};
+
+use crate::{counters::Count, engine::Core};
+
+/// How many entries a thread evicts that needs room.
+const EVICTED_INLINE_MAX: usize = 2;
+
+impl Core {
+    /// Places the record at `at` in memory too and has the key's slot name that, unless it names something else by now.
+    pub(crate) fn promote(&self, hash: u64, at: Location, guard: &Guard) {
+        if at.kind() != Kind::Log || at.is_unverified() {
+            return;
+        }
+        let placed = self.log.read_unchecked(at, |found| {
+            let record = NewRecord {
+                header: found.header(),
+                namespace: found.namespace(),
+                key: found.key(),
+                value: found.value(),
+            };
+            let weight = Memory::bytes_of(&record);
+            let history = self.index.touch(hash, at, guard, |before| self.keeper.access(before, weight))?;
+            self.keeper
+                .admits(history, weight)
+                .then(|| self.place_in_memory(&record, Some(at), history, guard))
+                .flatten()
+        });
+        // Whoever asked has the value already; that the record cannot be read a second time is for the next to hear.
+        let Ok(Some(placed)) = placed else { return };
+        if self.index.exchange(hash, at, placed.location(), 0, guard) {
+            placed.published();
+            self.counters.add(Count::Promotion, 1, guard);
+        }
+    }
+
+    /// A place in memory for a record that nobody sees yet, if there is room or it can be made by letting two others go.
+    pub(crate) fn place_in_memory<'a>(
+        &'a self,
+        record: &NewRecord<'_>,
+        home: Option<Location>,
+        history: u16,
+        guard: &'a Guard,
+    ) -> Option<memory::Placed<'a>> {
+        let bytes = Memory::bytes_of(record);
+        if !self.has_room(bytes, guard) {
+            self.counters.add(Count::Rejected, 1, guard);
+            return None;
+        }
+        let placed = self.memory.place(record, home, history, false, guard);
+        if placed.is_none() {
+            // The blocks are full of places of other sizes.
+            self.counters.add(Count::Rejected, 1, guard);
+            self.wake_keeper();
+        } else if record.header.deadline_ms != 0 {
+            self.start_janitor();
+        }
+        placed
+    }
+
+    fn has_room(&self, bytes: u64, guard: &Guard) -> bool {
+        if bytes > self.budget.record_bytes_max() {
+            return false;
+        }
+        let fits = |bound: u64| self.resident_bytes() + bytes <= bound;
+        if fits(self.budget.high()) {
+            return true;
+        }
+        self.wake_keeper();
+        for _ in 0..EVICTED_INLINE_MAX {
+            if fits(self.budget.bound()) || !self.evict_one(Count::EvictedCapacity, guard) {
+                break;
+            }
+        }
+        fits(self.budget.bound_hard())
+    }
+
+    /// Remembers an access to a record in memory, if it is the first in this tick.
+    #[inline]
+    pub(crate) fn touch(&self, record: &memory::Record<'_>, _guard: &Guard) {
+        let before = record.history();
+        if History::from_bits(before).tick() != self.keeper.tick() {
+            self.touch_anew(record, before);
+        }
+    }
+
+    #[inline(never)]
+    fn touch_anew(&self, record: &memory::Record<'_>, before: u16) {
+        record.set_history(self.keeper.access(before, record.bytes()));
+    }
+
+    /// Counts an access, and tells the clock of accesses now and then.
+    #[inline]
+    pub(crate) fn count_access(&self, count: Count, guard: &Guard) {
+        let accesses = self.counters.add_one(count, guard);
+        self.keeper.count(accesses);
+    }
+}

@@ -1,0 +1,18 @@
+//! Who leaves memory, and when: decisions as functions of numbers.
+//!
+//! Never holds keys, bytes, files or a tier. What it asks of memory and machine are traits that it defines.
+#![forbid(unsafe_code)]
+
+mod history;
+mod janitor;
+mod machine;
+mod policy;
+mod pressure;
+mod ticks;
+
+pub use history::History;
+pub use janitor::{Janitor, Observation, Options, ThreadState, Tier, Watch};
+pub use machine::{Machine, Stall, System, View};
+pub use policy::{Candidate, Policy, Sample};
+pub use pressure::{Level, Pressure, Verdict};
+pub use ticks::Ticks;

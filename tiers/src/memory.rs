@@ -1,0 +1,315 @@
+//! The memory tier: records in memory, each in one piece, in an arena whose emptied parts go back to the system.
+//!
+//! Holds places, the records in them, and what was retired and waits for readers. Never knows what a slot names, who should
+//! leave, nor the time. Invariant: what a reader or a holder has stays as it is; see `memory/record.rs`.
+
+mod classes;
+mod places;
+mod record;
+mod space;
+#[cfg(all(test, not(loom)))]
+mod tests;
+
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use crossbeam_utils::CachePadded;
+use record::{Arena, Ended};
+pub use record::{Held, Record};
+
+use crate::{
+    Error, Guard, Result,
+    log::NewRecord,
+    slot::{Location, Reserved},
+};
+
+/// Addresses of the arena. Memory comes with use.
+const ARENA_BYTES: u64 = 1 << 40;
+/// So many threads retire without waiting for each other.
+const STRIPES: usize = 16;
+/// What is retired is handed to the guard in batches of this many records, or bytes.
+const BATCH: usize = 64;
+const BATCH_BYTES: u64 = 256 << 10;
+
+/// The records in memory of one store.
+#[derive(Debug)]
+pub struct Memory {
+    arena: Arc<Arena>,
+    /// What the records take that were placed and not retired, each with `overhead_bytes`.
+    charged: CachePadded<AtomicU64>,
+    overhead_bytes: u64,
+    /// Whether a record found no place because blocks are cut into others.
+    is_starved: AtomicBool,
+    ended: Vec<CachePadded<Mutex<Ended>>>,
+    /// The earliest deadline in each block and in all of them, counted down from the end of time, so that zero is none.
+    deadlines: Reserved<AtomicU64>,
+    deadline: AtomicU64,
+}
+
+/// A record that was placed and that nobody was told of. Drops out of memory unless it is [`published`](Self::published).
+#[derive(Debug)]
+pub struct Placed<'a> {
+    memory: &'a Memory,
+    guard: &'a Guard,
+    /// What a slot is to name.
+    at: Location,
+}
+
+impl Placed<'_> {
+    /// What a slot is to name.
+    #[inline]
+    pub fn location(&self) -> Location {
+        self.at
+    }
+
+    /// A slot names it.
+    #[inline]
+    pub fn published(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Placed<'_> {
+    fn drop(&mut self) {
+        self.memory.retire(self.at, self.guard);
+    }
+}
+
+/// The tier's memory in figures.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Records.
+    pub records: u64,
+    /// Bytes that they take, each rounded up to its place, those included that wait for readers or holders.
+    pub bytes: u64,
+    /// Bytes of the blocks that are cut into places.
+    pub cut_bytes: u64,
+    /// Bytes of the machine's memory that the arena may have.
+    pub touched_bytes: u64,
+}
+
+impl Memory {
+    /// A tier without records, and without room for any before [`set_limit`](Self::set_limit). Each record is charged
+    /// `overhead_bytes` beside what it takes here.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when the system refuses the addresses.
+    pub fn new(overhead_bytes: u64) -> Result<Self> {
+        let io = |source| Error::Io { action: "reserve", file: "memory".to_owned(), offset: 0, source };
+        let arena = Arc::new(Arena::new(ARENA_BYTES).map_err(io)?);
+        let deadlines = Reserved::new((ARENA_BYTES / classes::BLOCK_BYTES) as usize).map_err(io)?;
+        let ended = (0..STRIPES).map(|_| CachePadded::default()).collect();
+        let charged = CachePadded::default();
+        let is_starved = AtomicBool::new(false);
+        Ok(Self { arena, charged, overhead_bytes, is_starved, ended, deadlines, deadline: AtomicU64::new(0) })
+    }
+
+    /// The arena takes at most this many bytes of the machine's memory, but for records that are placed by force.
+    pub fn set_limit(&self, bytes: u64) {
+        self.arena.places().set_limit(bytes);
+    }
+
+    /// Bytes that a record takes here.
+    pub fn bytes_of(record: &NewRecord<'_>) -> u64 {
+        record::arena_bytes(record)
+    }
+
+    /// Copies a record to a place of its own. `None` if there is none within the limit; with `is_forced` behind it too.
+    #[inline]
+    pub fn place<'a>(
+        &'a self,
+        record: &NewRecord<'_>,
+        home: Option<Location>,
+        history: u16,
+        is_forced: bool,
+        guard: &'a Guard,
+    ) -> Option<Placed<'a>> {
+        let Some(vacant) = self.arena.places().take(record::arena_bytes(record), is_forced, &*self.arena) else {
+            // Relaxed, here and below: sums and hints order nothing.
+            self.is_starved.store(true, Ordering::Relaxed);
+            return None;
+        };
+        self.charged.fetch_add(vacant.bytes + self.overhead_bytes, Ordering::Relaxed);
+        let at = self.arena.place(&vacant, record, home, history);
+        let deadline_ms = record.header.deadline_ms;
+        if deadline_ms != 0 {
+            // Behind the record's first moment of life: whoever walks meanwhile meets one or the other.
+            self.note_deadline(vacant.block, deadline_ms);
+        }
+        Some(Placed { memory: self, guard, at })
+    }
+
+    fn note_deadline(&self, block: usize, deadline_ms: u64) {
+        // Release: pairs with the Acquire in `expired_blocks`.
+        if let Some(earliest) = self.deadlines.get(block) {
+            earliest.fetch_max(u64::MAX - deadline_ms, Ordering::Release);
+        }
+        self.deadline.fetch_max(u64::MAX - deadline_ms, Ordering::Release);
+    }
+
+    /// The record that a location names, if it is still there.
+    #[inline]
+    pub fn record<'g>(&'g self, at: Location, guard: &'g Guard) -> Option<Record<'g>> {
+        self.arena.record(at, guard)
+    }
+
+    /// Asks for the first cache lines of the record at `at`, for somebody who reads it soon.
+    #[inline]
+    pub fn prefetch(&self, at: Location, guard: &Guard) {
+        self.arena.prefetch(at, guard);
+    }
+
+    fn stripe(&self, number: usize) -> MutexGuard<'_, Ended> {
+        // Nothing panics under it.
+        self.ended[number % STRIPES].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Lets a record go that no slot names any more: readers and holders keep what they have.
+    pub fn retire(&self, at: Location, guard: &Guard) {
+        let Some(record) = self.record(at, guard) else { return };
+        let mut ended = self.stripe(guard.thread_number());
+        if !ended.end(&record) {
+            return;
+        }
+        self.charged.fetch_sub(record.bytes() + self.overhead_bytes, Ordering::Relaxed);
+        if ended.count() >= BATCH || ended.bytes() >= BATCH_BYTES {
+            let batch = std::mem::take(&mut *ended);
+            drop(ended);
+            let is_large = batch.bytes() >= BATCH_BYTES;
+            self.arena.retire(batch, guard);
+            if is_large {
+                Guard::reclaim();
+            }
+        }
+    }
+
+    /// Reclaims what can be reclaimed now. Costs a barrier on all processors.
+    pub fn reclaim(&self) {
+        {
+            let guard = Guard::pin();
+            for number in 0..STRIPES {
+                let batch = std::mem::take(&mut *self.stripe(number));
+                if batch.count() > 0 {
+                    self.arena.retire(batch, &guard);
+                }
+            }
+        }
+        Guard::reclaim();
+    }
+
+    /// Figures; they may be a moment apart.
+    pub fn usage(&self) -> Usage {
+        let places = self.arena.places();
+        Usage {
+            records: places.count(),
+            bytes: places.used_bytes(),
+            cut_bytes: places.cut_bytes(),
+            touched_bytes: places.touched_bytes(),
+        }
+    }
+
+    /// Bytes that the records are charged which were placed and not retired; one load.
+    #[inline]
+    pub fn charged_bytes(&self) -> u64 {
+        self.charged.load(Ordering::Relaxed)
+    }
+
+    /// How many records there are, those included that wait for readers or holders. Some hundred loads.
+    pub fn records(&self) -> u64 {
+        self.arena.places().count()
+    }
+
+    /// A record drawn at random, each with about the same chance. `None` if there is none where the draw fell. `random` gives
+    /// a number below its argument.
+    pub fn sample<'g>(
+        &'g self,
+        mut random: impl FnMut(u64) -> u64,
+        guard: &'g Guard,
+    ) -> Option<(Location, Record<'g>)> {
+        let places = self.arena.places();
+        let chosen = random(places.count().max(1));
+        let (block, place) = places.sample(chosen, |below| random(below as u64) as usize)?;
+        let at = Location::in_memory(block, place);
+        Some((at, self.record(at, guard)?))
+    }
+
+    /// The number behind the last block.
+    pub fn blocks_end(&self) -> usize {
+        self.arena.places().blocks_end()
+    }
+
+    /// The blocks behind the limit: their records have to move, or go.
+    pub fn blocks_beyond(&self) -> std::ops::Range<usize> {
+        self.arena.places().blocks_limit()..self.blocks_end()
+    }
+
+    /// A block that is worth emptying: when there was no place for a record since the last call, the emptiest of the size
+    /// that has most room.
+    pub fn wanted_block(&self) -> Option<usize> {
+        self.is_starved.swap(false, Ordering::Relaxed).then(|| self.arena.places().emptiest()).flatten()
+    }
+
+    /// Keeps new records out of a block that is being emptied, or lets them in again.
+    pub fn set_closed(&self, block: usize, is_closed: bool, guard: &Guard) {
+        self.arena.places().set_closed(block, is_closed, guard);
+    }
+
+    /// The records of a block.
+    pub fn records_of<'g>(
+        &'g self,
+        block: usize,
+        guard: &'g Guard,
+    ) -> impl Iterator<Item = (Location, Record<'g>)> + 'g {
+        let places = self.arena.places().cut(block, guard).places();
+        (0..places).filter_map(move |place| {
+            let at = Location::in_memory(block, place);
+            Some((at, self.record(at, guard)?))
+        })
+    }
+
+    /// Whether a record may have a deadline up to `now_ms`. One load.
+    pub fn has_expired(&self, now_ms: u64) -> bool {
+        // Acquire: pairs with the Release in `note_deadline`.
+        self.deadline.load(Ordering::Acquire) >= u64::MAX - now_ms
+    }
+
+    /// Shows every record whose deadline has passed, and notes when the next one does.
+    pub fn each_expired(&self, now_ms: u64, mut show: impl FnMut(Location, &Record<'_>, &Guard)) {
+        if !self.has_expired(now_ms) {
+            return;
+        }
+        // In this order: a deadline that comes meanwhile is noted once more, behind us.
+        self.deadline.store(0, Ordering::Release);
+        for block in 0..self.blocks_end() {
+            let Some(earliest) = self.deadlines.get(block) else { return };
+            let deadline = earliest.load(Ordering::Acquire);
+            if deadline < u64::MAX - now_ms {
+                self.deadline.fetch_max(deadline, Ordering::Release);
+                continue;
+            }
+            earliest.store(0, Ordering::Release);
+            let guard = Guard::pin();
+            for (at, record) in self.records_of(block, &guard) {
+                match record.deadline_ms() {
+                    0 => {}
+                    deadline_ms if deadline_ms <= now_ms => show(at, &record, &guard),
+                    deadline_ms => self.note_deadline(block, deadline_ms),
+                }
+            }
+        }
+    }
+
+    /// Gives memory back to the system that no record needs; returns the bytes.
+    pub fn give_back(&self) -> u64 {
+        self.arena.places().discard_spare(&*self.arena)
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        self.reclaim();
+        self.arena.abandon();
+    }
+}
