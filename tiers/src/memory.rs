@@ -37,8 +37,7 @@ const BATCH_BYTES: u64 = 256 << 10;
 #[derive(Debug)]
 pub struct Memory {
     arena: Arc<Arena>,
-    /// What the records take that were placed and not retired, each with `overhead_bytes`.
-    charged: CachePadded<AtomicU64>,
+    charged: CachePadded<Charged>,
     overhead_bytes: u64,
     /// Whether a record found no place because blocks are cut into others.
     is_starved: AtomicBool,
@@ -46,6 +45,13 @@ pub struct Memory {
     /// The earliest deadline in each block and in all of them, counted down from the end of time, so that zero is none.
     deadlines: Reserved<AtomicU64>,
     deadline: AtomicU64,
+}
+
+/// The records that were placed and not retired: how many, and what they take, each with its overhead.
+#[derive(Debug, Default)]
+struct Charged {
+    records: AtomicU64,
+    bytes: AtomicU64,
 }
 
 /// A record that was placed and that nobody was told of. Drops out of memory unless it is [`published`](Self::published).
@@ -82,7 +88,7 @@ impl Drop for Placed<'_> {
 pub struct Usage {
     /// Records.
     pub records: u64,
-    /// Bytes that they take, each rounded up to its place, those included that wait for readers or holders.
+    /// Bytes of their places, each rounded up to its place, those included that wait for readers or holders.
     pub bytes: u64,
     /// Bytes of the blocks that are cut into places.
     pub cut_bytes: u64,
@@ -131,7 +137,8 @@ impl Memory {
             self.is_starved.store(true, Ordering::Relaxed);
             return None;
         };
-        self.charged.fetch_add(vacant.bytes + self.overhead_bytes, Ordering::Relaxed);
+        self.charged.bytes.fetch_add(vacant.bytes + self.overhead_bytes, Ordering::Relaxed);
+        self.charged.records.fetch_add(1, Ordering::Relaxed);
         let at = self.arena.place(&vacant, record, home, history);
         let deadline_ms = record.header.deadline_ms;
         if deadline_ms != 0 {
@@ -173,7 +180,8 @@ impl Memory {
         if !ended.end(&record) {
             return;
         }
-        self.charged.fetch_sub(record.bytes() + self.overhead_bytes, Ordering::Relaxed);
+        self.charged.bytes.fetch_sub(record.bytes() + self.overhead_bytes, Ordering::Relaxed);
+        self.charged.records.fetch_sub(1, Ordering::Relaxed);
         if ended.count() >= BATCH || ended.bytes() >= BATCH_BYTES {
             let batch = std::mem::take(&mut *ended);
             drop(ended);
@@ -203,7 +211,7 @@ impl Memory {
     pub fn usage(&self) -> Usage {
         let places = self.arena.places();
         Usage {
-            records: places.count(),
+            records: self.records(),
             bytes: places.used_bytes(),
             cut_bytes: places.cut_bytes(),
             touched_bytes: places.touched_bytes(),
@@ -213,12 +221,12 @@ impl Memory {
     /// Bytes that the records are charged which were placed and not retired; one load.
     #[inline]
     pub fn charged_bytes(&self) -> u64 {
-        self.charged.load(Ordering::Relaxed)
+        self.charged.bytes.load(Ordering::Relaxed)
     }
 
-    /// How many records there are, those included that wait for readers or holders. Some hundred loads.
+    /// How many records were placed and not retired; one load.
     pub fn records(&self) -> u64 {
-        self.arena.places().count()
+        self.charged.records.load(Ordering::Relaxed)
     }
 
     /// A record drawn at random, each with about the same chance. `None` if there is none where the draw fell. `random` gives
