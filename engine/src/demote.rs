@@ -22,8 +22,7 @@ use crate::{
 impl Core {
     /// Lets the least valuable of some entries go; `false` if none went.
     pub(crate) fn evict_one(&self, reason: Count, guard: &Guard) -> bool {
-        // Somebody else is at it: two at once would choose the same.
-        let victim = self.keeper.try_draw().and_then(|mut draw| self.draw_victim(&mut draw, guard));
+        let victim = self.draw_victim(&mut self.keeper.draw(), guard);
         victim.is_some_and(|victim| self.demote(victim, reason, guard).unwrap_or(false))
     }
 

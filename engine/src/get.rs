@@ -6,7 +6,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use thermocline_tiers::{Guard, Kind, Location, Result, Value};
+use thermocline_tiers::{Guard, Kind, Location, Result, Value, memory};
 
 use crate::{
     Tier, clock,
@@ -50,27 +50,36 @@ impl Core {
     /// The value of `key` if it is in memory. Touches no file and waits for nobody.
     #[inline]
     pub fn get_resident(&self, key: &[u8]) -> Option<Value> {
-        let guard = Guard::pin();
-        let mut value = None;
-        let found = self.index.find(self.log.keys().hash(key), &guard, |at| {
+        let (guard, hash) = (Guard::pin(), self.log.keys().hash(key));
+        let value = match self.first_in_memory(hash, key, &guard) {
+            Some(record) => {
+                self.touch(&record);
+                Some(Value::of(&record))
+            }
+            None => self.find_resident(hash, key, &guard),
+        }?;
+        self.count_access(Count::HitMemory, &guard);
+        Some(value)
+    }
+
+    #[inline(never)]
+    fn find_resident(&self, hash: u64, key: &[u8], guard: &Guard) -> Option<Value> {
+        let found = self.index.find(hash, guard, |at| {
             if at.kind() != Kind::Memory {
                 return Ok(Look::Other);
             }
-            let Some(record) = self.memory.record(at, &guard) else { return Ok(Look::Moved) };
+            let Some(record) = self.memory.record(at, guard) else { return Ok(Look::Moved) };
             if !is_same(record.key(), key) {
                 return Ok(Look::Other);
             }
-            if self.is_living(at, &Found::Memory(record)) {
-                self.touch(&record, &guard);
-                value = Some(Value::of(&record));
-            }
-            Ok(Look::Found(()))
+            let living = self.is_living(at, &Found::Memory(record));
+            Ok(Look::Found(living.then(|| {
+                self.touch(&record);
+                Value::of(&record)
+            })))
         });
-        debug_assert!(found.is_ok(), "memory does not fail");
-        if value.is_some() {
-            self.count_access(Count::HitMemory, &guard);
-        }
-        value
+        // Memory does not fail.
+        found.ok().flatten().flatten()
     }
 
     /// The values of `keys`, in their order. The cache lines of a group are asked for before its first key is looked up:
@@ -167,6 +176,34 @@ impl Core {
         guard: &Guard,
         take: impl FnOnce(Found<'_>) -> R,
     ) -> Result<Option<R>> {
+        // A hit in memory in straight-line code, so short that a processor can look ahead to the next call.
+        if let Some(record) = self.first_in_memory(hash, key, guard) {
+            if trace == Trace::Full {
+                self.touch(&record);
+                self.count_access(Count::HitMemory, guard);
+            }
+            return Ok(Some(take(Found::Memory(record))));
+        }
+        self.look_everywhere(hash, key, trace, guard, take)
+    }
+
+    /// The record of `key`, if its slot is the first whose tag agrees, it is in memory, and never expires.
+    #[inline(always)]
+    fn first_in_memory<'a>(&'a self, hash: u64, key: &[u8], guard: &'a Guard) -> Option<memory::Record<'a>> {
+        let at = self.index.first_candidate(hash).filter(|at| at.kind() == Kind::Memory)?;
+        let record = self.memory.record(at, guard)?;
+        (is_same(record.key(), key) && !record.expires()).then_some(record)
+    }
+
+    #[inline(never)]
+    fn look_everywhere<R>(
+        &self,
+        hash: u64,
+        key: &[u8],
+        trace: Trace,
+        guard: &Guard,
+        take: impl FnOnce(Found<'_>) -> R,
+    ) -> Result<Option<R>> {
         let mut take = Some(take);
         let tiers = self.tiers(guard);
         let found = self.index.find(hash, guard, |at| {
@@ -176,7 +213,7 @@ impl Core {
                 }
                 let taken = self.is_living(at, &record).then(|| {
                     if let (Found::Memory(record), Trace::Full) = (record, trace) {
-                        self.touch(&record, guard);
+                        self.touch(&record);
                     }
                     take.take().map(|take| take(record))
                 });

@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, UNIX_EPOCH},
@@ -137,13 +137,9 @@ impl Keeper {
         self.policy.worth(history, self.tick(), clamp(weight))
     }
 
-    /// The draw, unless somebody else has it.
-    pub(crate) fn try_draw(&self) -> Option<MutexGuard<'_, Draw>> {
-        match self.draw.try_lock() {
-            Ok(draw) => Some(draw),
-            Err(TryLockError::Poisoned(draw)) => Some(draw.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
+    /// The draw. Whoever has it looks at a few records and gives it back.
+    pub(crate) fn draw(&self) -> MutexGuard<'_, Draw> {
+        self.draw.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers who left.
@@ -253,10 +249,10 @@ impl Core {
 
     fn learn(&self) {
         if self.keeper.policy.wants_to_learn() {
-            let Some(mut draw) = self.keeper.try_draw() else { return };
             let guard = Guard::pin();
+            let mut random = fastrand::Rng::with_seed(self.keeper.draw().below(u64::MAX));
             self.keeper.policy.learn(self.keeper.tick(), &mut || {
-                let (at, history) = self.index.sample(draw.random.u64(..), &guard)?;
+                let (at, history) = self.index.sample(random.u64(..), &guard)?;
                 let is_resident = at.kind() == Kind::Memory;
                 let history = if is_resident { self.memory.record(at, &guard)?.history() } else { history };
                 Some(Sample { history: History::from_bits(history), is_resident })

@@ -86,7 +86,7 @@ impl Core {
 
     /// Remembers an access to a record in memory, if it is the first in this tick.
     #[inline]
-    pub(crate) fn touch(&self, record: &memory::Record<'_>, _guard: &Guard) {
+    pub(crate) fn touch(&self, record: &memory::Record<'_>) {
         let before = record.history();
         if History::from_bits(before).tick() != self.keeper.tick() {
             self.touch_anew(record, before);

@@ -370,6 +370,12 @@ impl<'g> Record<'g> {
         self.header.sequence.load(Ordering::Relaxed)
     }
 
+    /// Whether it has a deadline.
+    #[inline]
+    pub fn expires(&self) -> bool {
+        self.flags & state::EXPIRES != 0
+    }
+
     /// Unix time in ms; 0: never.
     #[inline]
     pub fn deadline_ms(&self) -> u64 {
