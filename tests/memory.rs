@@ -228,7 +228,8 @@ fn nobody_sees_a_wrong_or_older_value_while_records_move() {
         let store = if in_memory { builder.in_memory().unwrap() } else { builder.open(dir.path()).unwrap() };
         let is_done = AtomicBool::new(false);
         let reads = AtomicU64::new(0);
-        let value = |key: u64, version: u64| [key, version].map(u64::to_le_bytes).concat().repeat(1 + key as usize % 20);
+        let value =
+            |key: u64, version: u64| [key, version].map(u64::to_le_bytes).concat().repeat(1 + key as usize % 20);
         std::thread::scope(|scope| {
             for writer in 0..2_u64 {
                 let (store, is_done) = (&store, &is_done);

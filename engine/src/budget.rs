@@ -69,10 +69,15 @@ impl Budget {
         bound - (bound / HEADROOM).min(HEADROOM_BYTES_MAX)
     }
 
-    /// What the arena may take of the machine's memory.
-    pub(crate) fn arena_bytes(&self) -> u64 {
-        let bound = self.bound();
-        if bound == 0 { 0 } else { bound + (bound / OVERSHOOT).max(SLACK_BYTES.min(bound.max(256 << 10))) }
+    /// What the arena may take of the machine's memory beside the index words of so many entries.
+    pub(crate) fn arena_bytes(&self, entries: u64) -> u64 {
+        match self.bound() {
+            0 => 0,
+            bound => {
+                let slack = (bound / OVERSHOOT).max(SLACK_BYTES.saturating_sub(bound / 16));
+                (bound + slack).saturating_sub(entries * INDEX_BYTES)
+            }
+        }
     }
 
     /// Records larger than this are for the log only: they would drive out too much.

@@ -53,7 +53,7 @@ impl Core {
         let (guard, hash) = (Guard::pin(), self.log.keys().hash(key));
         let value = match self.first_in_memory(hash, key, &guard) {
             Some(record) => {
-                self.touch(&record);
+                self.touch(hash, &record);
                 Some(Value::of(&record))
             }
             None => self.find_resident(hash, key, &guard),
@@ -74,7 +74,7 @@ impl Core {
             }
             let living = self.is_living(at, &Found::Memory(record));
             Ok(Look::Found(living.then(|| {
-                self.touch(&record);
+                self.touch(hash, &record);
                 Value::of(&record)
             })))
         });
@@ -179,7 +179,7 @@ impl Core {
         // A hit in memory in straight-line code, so short that a processor can look ahead to the next call.
         if let Some(record) = self.first_in_memory(hash, key, guard) {
             if trace == Trace::Full {
-                self.touch(&record);
+                self.touch(hash, &record);
                 self.count_access(Count::HitMemory, guard);
             }
             return Ok(Some(take(Found::Memory(record))));
@@ -213,7 +213,7 @@ impl Core {
                 }
                 let taken = self.is_living(at, &record).then(|| {
                     if let (Found::Memory(record), Trace::Full) = (record, trace) {
-                        self.touch(&record);
+                        self.touch(hash, &record);
                     }
                     take.take().map(|take| take(record))
                 });

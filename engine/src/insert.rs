@@ -240,7 +240,7 @@ impl Core {
         let (history, is_known) = (Cell::new(0), Cell::new(false));
         let remember = |before: u16| {
             is_known.set(true);
-            history.set(self.keeper.access(before, Memory::bytes_of(record)));
+            history.set(self.keeper.access(hash, before, Memory::bytes_of(record)));
             let in_memory = Some(at).filter(|at| at.kind() == Kind::Memory);
             if let Some(record) = in_memory.and_then(|at| self.memory.record(at, guard)) {
                 record.set_history(history.get());

@@ -13,7 +13,7 @@ use std::{
 };
 
 use crate::shim::{LearnedSweep, Ticks};
-use thermocline_eviction::{History, Janitor, Options, Policy, Sample, Tier, Watch};
+use thermocline_eviction::{History, Janitor, Options, Policy, TEACHERS, Tier, Watch};
 use thermocline_tiers::{Guard, Kind, Location};
 
 use crate::{
@@ -29,6 +29,8 @@ pub(crate) const CANDIDATES: usize = 8;
 const EVICTIONS_REMEMBERED: usize = 1024;
 /// What an entry is taken to weigh before there are any.
 const WEIGHT_GUESS: u64 = 256;
+/// What leaves when records find no place though the tier is not full: some blocks' worth.
+const STARVED_BYTES: u64 = 256 << 10;
 /// Entries that leave under one guard.
 const ROUND: usize = 64;
 
@@ -120,17 +122,15 @@ impl Keeper {
         }
     }
 
-    /// The history after an access.
-    pub(crate) fn access(&self, before: u16, weight: u64) -> u16 {
+    /// The history after an access to a key of this hash.
+    pub(crate) fn access(&self, hash: u64, before: u16, weight: u64) -> u16 {
         let (before, now) = (History::from_bits(before), self.tick());
         if before != History::NEW && before.tick() == now {
             return before.to_bits();
         }
-        self.policy.access(before, now, clamp(weight)).to_bits()
-    }
-
-    pub(crate) fn admits(&self, history: u16, weight: u64) -> bool {
-        self.policy.admits(History::from_bits(history), self.tick(), clamp(weight))
+        // Bits of the hash that the index does not need.
+        let teaches = hash.is_multiple_of(TEACHERS);
+        self.policy.access(before, now, clamp(weight), teaches).to_bits()
     }
 
     pub(crate) fn worth(&self, history: History, weight: u64) -> f32 {
@@ -170,8 +170,12 @@ impl Core {
         self.memory.charged_bytes()
     }
 
+    fn limit_arena(&self) {
+        self.memory.set_limit(self.budget.arena_bytes(self.memory.records()));
+    }
+
     pub(crate) fn start_keeping(&self) {
-        self.memory.set_limit(self.budget.arena_bytes());
+        self.limit_arena();
         if self.options.free_memory_target.is_some() && self.budget.capacity() > 0 {
             self.start_janitor();
         }
@@ -237,25 +241,30 @@ impl Core {
         self.resize_ticks();
         self.learn();
         self.evict_down_to(self.budget.low(), Count::EvictedCapacity);
-        self.memory.set_limit(self.budget.arena_bytes());
+        self.limit_arena();
         for block in self.memory.blocks_beyond() {
             self.evacuate(block);
         }
-        if let Some(block) = self.memory.wanted_block() {
-            self.evacuate(block);
+        if self.memory.was_starved() {
+            match self.memory.emptiest_block() {
+                Some(block) => self.evacuate(block),
+                // No size has room to spare: fewer records have to do.
+                None => drop(
+                    self.evict_down_to(self.resident_bytes().saturating_sub(STARVED_BYTES), Count::EvictedCapacity),
+                ),
+            }
         }
         self.memory.reclaim();
     }
 
     fn learn(&self) {
-        if self.keeper.policy.wants_to_learn() {
+        if self.keeper.policy.wants_to_learn(self.keeper.tick()) {
             let guard = Guard::pin();
             let mut random = fastrand::Rng::with_seed(self.keeper.draw().below(u64::MAX));
-            self.keeper.policy.learn(self.keeper.tick(), &mut || {
+            self.keeper.policy.learn(self.keeper.tick(), self.len_estimate(), &mut || {
                 let (at, history) = self.index.sample(random.u64(..), &guard)?;
-                let is_resident = at.kind() == Kind::Memory;
-                let history = if is_resident { self.memory.record(at, &guard)?.history() } else { history };
-                Some(Sample { history: History::from_bits(history), is_resident })
+                let record = if at.kind() == Kind::Memory { self.memory.record(at, &guard) } else { None };
+                Some(History::from_bits(record.map_or(history, |record| record.history())))
             });
         }
     }
@@ -292,7 +301,7 @@ impl Core {
     /// Changes the capacity of the memory tier. What is too much leaves behind the call's back.
     pub fn set_memory_capacity(&self, bytes: u64) {
         self.budget.set_capacity(bytes);
-        self.memory.set_limit(self.budget.arena_bytes());
+        self.limit_arena();
         self.wake_keeper();
     }
 
@@ -363,7 +372,7 @@ impl Tier for Tenant {
         let before = core.resident_bytes();
         let target = before.saturating_sub(bytes);
         let went = core.evict_down_to(target, Count::EvictedPressure);
-        core.memory.set_limit(target.min(core.budget.arena_bytes()));
+        core.memory.set_limit(target.min(core.budget.arena_bytes(core.memory.records())));
         for block in core.memory.blocks_beyond() {
             core.evacuate(block);
         }
@@ -375,7 +384,7 @@ impl Tier for Tenant {
     fn set_allowance(&self, bytes: Option<u64>) {
         if let Some(core) = self.0.upgrade() {
             core.budget.set_allowance(bytes);
-            core.memory.set_limit(core.budget.arena_bytes());
+            core.limit_arena();
             core.wake_keeper_if_full();
         }
     }

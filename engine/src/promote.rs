@@ -29,11 +29,8 @@ impl Core {
                 value: found.value(),
             };
             let weight = Memory::bytes_of(&record);
-            let history = self.index.touch(hash, at, guard, |before| self.keeper.access(before, weight))?;
-            self.keeper
-                .admits(history, weight)
-                .then(|| self.place_in_memory(&record, Some(at), history, guard))
-                .flatten()
+            let history = self.index.touch(hash, at, guard, |before| self.keeper.access(hash, before, weight))?;
+            self.place_in_memory(&record, Some(at), history, guard)
         });
         // Whoever asked has the value already; that the record cannot be read a second time is for the next to hear.
         let Ok(Some(placed)) = placed else { return };
@@ -86,16 +83,16 @@ impl Core {
 
     /// Remembers an access to a record in memory, if it is the first in this tick.
     #[inline]
-    pub(crate) fn touch(&self, record: &memory::Record<'_>) {
+    pub(crate) fn touch(&self, hash: u64, record: &memory::Record<'_>) {
         let before = record.history();
         if History::from_bits(before).tick() != self.keeper.tick() {
-            self.touch_anew(record, before);
+            self.touch_anew(hash, record, before);
         }
     }
 
     #[inline(never)]
-    fn touch_anew(&self, record: &memory::Record<'_>, before: u16) {
-        record.set_history(self.keeper.access(before, record.bytes()));
+    fn touch_anew(&self, hash: u64, record: &memory::Record<'_>, before: u16) {
+        record.set_history(self.keeper.access(hash, before, record.bytes()));
     }
 
     /// Counts an access, and tells the clock of accesses now and then.

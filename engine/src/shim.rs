@@ -1,5 +1,5 @@
 use std::sync::atomic::{AtomicU64, Ordering};
-use thermocline_eviction::{History, Policy, Sample};
+use thermocline_eviction::{History, Policy};
 #[derive(Debug)]
 pub(crate) struct Ticks {
     acc: AtomicU64,
@@ -25,17 +25,14 @@ impl Ticks {
 #[derive(Debug, Default)]
 pub(crate) struct LearnedSweep;
 impl Policy for LearnedSweep {
-    fn access(&self, before: History, now: u8, _w: u32) -> History {
+    fn access(&self, before: History, now: u8, _w: u32, _t: bool) -> History {
         History::from_bits((now as u16) << 8 | ((before.to_bits() & 0xff) + 1).min(255))
-    }
-    fn admits(&self, _h: History, _n: u8, _w: u32) -> bool {
-        true
     }
     fn worth(&self, h: History, n: u8, _w: u32) -> f32 {
         -(n.wrapping_sub(h.tick()) as f32)
     }
-    fn wants_to_learn(&self) -> bool {
+    fn wants_to_learn(&self, _n: u8) -> bool {
         false
     }
-    fn learn(&self, _n: u8, _k: &mut dyn FnMut() -> Option<Sample>) {}
+    fn learn(&self, _n: u8, _k: u64, _s: &mut dyn FnMut() -> Option<History>) {}
 }

@@ -13,6 +13,6 @@ mod ticks;
 pub use history::History;
 pub use janitor::{Janitor, Observation, Options, ThreadState, Tier, Watch};
 pub use machine::{Machine, Stall, System, View};
-pub use policy::{Candidate, Policy, Sample};
+pub use policy::{Policy, TEACHERS};
 pub use pressure::{Level, Pressure, Verdict};
 pub use ticks::Ticks;

@@ -253,10 +253,15 @@ impl Memory {
         self.arena.places().blocks_limit()..self.blocks_end()
     }
 
-    /// A block that is worth emptying: when there was no place for a record since the last call, the emptiest of the size
-    /// that has most room.
-    pub fn wanted_block(&self) -> Option<usize> {
-        self.is_starved.swap(false, Ordering::Relaxed).then(|| self.arena.places().emptiest()).flatten()
+    /// Whether a record found no place since the last call, because all blocks were cut into others.
+    pub fn was_starved(&self) -> bool {
+        self.is_starved.swap(false, Ordering::Relaxed)
+    }
+
+    /// The block that is worth emptying for the sake of other sizes: the emptiest of the size that has most room. `None` if
+    /// none has much.
+    pub fn emptiest_block(&self) -> Option<usize> {
+        self.arena.places().emptiest()
     }
 
     /// Keeps new records out of a block that is being emptied, or lets them in again.

@@ -1,0 +1,66 @@
+//! The memory tier's budget against what the system says that the process takes. One test, so that nothing else runs here.
+#![cfg(target_os = "linux")]
+
+use std::fs;
+
+use thermocline::Store;
+
+const MIB: u64 = 1 << 20;
+
+/// Bytes of this process's own memory: mapped files not counted, which the system takes back when it wants to.
+fn own_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+}
+
+/// What nobody needs has gone when this returns: the threads that see to that take a moment.
+fn settled(store: &Store, is_settled: impl Fn(&Store) -> bool) {
+    while !is_settled(store) {
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_process_takes_what_the_capacity_says_and_gives_back_what_it_no_longer_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let capacity = 96 * MIB;
+    let store = Store::builder().memory_capacity(capacity).open(dir.path()).unwrap();
+    // Sizes from a few bytes to some kilobytes, and now and then a large one, in another mixture in each round.
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut key = 0_u64;
+    let mut fill = |bytes: u64, round: u32| {
+        let mut written = 0;
+        while written < bytes {
+            let len = match random.u32(..100) {
+                0 => random.usize(..100_000),
+                n if n < 30 * round => random.usize(..4_000),
+                _ => random.usize(..400),
+            };
+            store.insert(key.to_le_bytes(), vec![1; len]).unwrap();
+            (written, key) = (written + len as u64, key + 1);
+            if random.u32(..4) == 0 {
+                store.get(random.u64(..key).to_le_bytes()).unwrap();
+            }
+        }
+    };
+    let before = own_bytes();
+    for round in 0..3 {
+        fill(2 * capacity, round);
+        let stats = store.stats();
+        let taken = own_bytes() - before - stats.index.bytes;
+        println!("round {round}: {taken} bytes taken, {:?}", stats.memory);
+        assert!(stats.memory.bytes <= capacity * 101 / 100, "{:?}", stats.memory);
+        assert!(taken <= capacity * 101 / 100 + 2 * MIB, "{} MiB taken, {:?}", taken / MIB, stats.memory);
+        assert!(stats.memory.bytes >= capacity * 8 / 10, "{:?}", stats.memory);
+    }
+    let full = own_bytes();
+    store.set_memory_capacity(capacity / 5);
+    settled(&store, |store| store.stats().memory.arena_bytes <= capacity / 5 + 4 * MIB);
+    let (freed, due) = (full - own_bytes(), capacity * 4 / 5);
+    assert!(freed >= due * 8 / 10, "{} of {} MiB came back, {:?}", freed / MIB, due / MIB, store.stats().memory);
+    assert!(store.stats().memory.bytes >= capacity / 5 * 8 / 10, "the survivors stayed: {:?}", store.stats().memory);
+    let rejected = store.stats().evictions.rejected;
+    println!("{rejected} of {key} were turned away");
+    assert!(rejected < key / 20, "{rejected} of {key} were turned away");
+}
