@@ -15,6 +15,9 @@ const SLACK_BYTES: u64 = 2 << 20;
 const HEADROOM: u64 = 128;
 const HEADROOM_BYTES_MAX: u64 = 4 << 20;
 
+/// So much of the arena is kept free for records of any size, at most.
+const FREE_BYTES_MAX: u64 = 4 << 20;
+
 /// Bounds on the memory tier.
 #[derive(Debug)]
 pub(crate) struct Budget {
@@ -78,6 +81,12 @@ impl Budget {
                 (bound + slack).saturating_sub(entries * INDEX_BYTES)
             }
         }
+    }
+
+    /// What is kept free for records of any size: below this the keeper makes room.
+    #[inline]
+    pub(crate) fn free_bytes_min(&self) -> u64 {
+        (self.bound() / 64).min(FREE_BYTES_MAX)
     }
 
     /// Records larger than this are for the log only: they would drive out too much.

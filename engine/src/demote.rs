@@ -11,13 +11,7 @@ use thermocline_tiers::{
     memory::Record,
 };
 
-use crate::{
-    counters::Count,
-    engine::Core,
-    found::is_same,
-    index::Look,
-    keeper::{CANDIDATES, Draw},
-};
+use crate::{counters::Count, engine::Core, found::is_same, index::Look, keeper::Draw, worker::Next};
 
 impl Core {
     /// Lets the least valuable of some entries go; `false` if none went.
@@ -29,8 +23,8 @@ impl Core {
     /// The entry of lowest worth among some drawn at random and the next-worst of the last draw.
     pub(crate) fn draw_victim(&self, draw: &mut Draw, guard: &Guard) -> Option<Location> {
         let worth = |record: &Record<'_>| self.keeper.worth(History::from_bits(record.history()), record.bytes());
-        for _ in 0..CANDIDATES {
-            if let Some((at, record)) = self.memory.sample(|below| draw.below(below), guard) {
+        for at in draw.locations(&self.memory, guard).into_iter().flatten() {
+            if let Some(record) = self.memory.record(at, guard) {
                 draw.add(at, worth(&record));
             }
         }
@@ -188,7 +182,7 @@ impl Core {
                 Guard::pin().retire(log.quiescer());
                 Guard::reclaim();
                 // A writer that needs the space meets the same error and reports it to its caller.
-                log.prepare().map_err(|error| error.to_string())
+                log.prepare().map(|()| Next::Done).map_err(|error| error.to_string())
             })
         });
     }

@@ -14,13 +14,16 @@ use std::{
 
 use crate::shim::{LearnedSweep, Ticks};
 use thermocline_eviction::{History, Janitor, Options, Policy, TEACHERS, Tier, Watch};
-use thermocline_tiers::{Guard, Kind, Location};
+use thermocline_tiers::{
+    Guard, Kind, Location,
+    memory::{Census, Memory},
+};
 
 use crate::{
     counters::Count,
     engine::Core,
     inspect::{Eviction, Reason},
-    worker::Worker,
+    worker::{Next, Worker},
 };
 
 /// How many entries are drawn for each one that leaves, and how many of the last draw's are looked at again.
@@ -29,9 +32,9 @@ pub(crate) const CANDIDATES: usize = 8;
 const EVICTIONS_REMEMBERED: usize = 1024;
 /// What an entry is taken to weigh before there are any.
 const WEIGHT_GUESS: u64 = 256;
-/// What leaves when records find no place though the tier is not full: some blocks' worth.
+/// What leaves when no size has room for others: some blocks' worth.
 const STARVED_BYTES: u64 = 256 << 10;
-/// Entries that leave under one guard.
+/// Entries that leave under one guard, and blocks that are freed in a round.
 const ROUND: usize = 64;
 
 #[derive(Debug)]
@@ -53,10 +56,31 @@ pub(crate) struct Keeper {
 #[derive(Debug)]
 pub(crate) struct Draw {
     random: fastrand::Rng,
+    census: Census,
+    /// Draws until the next census.
+    left: u32,
     candidates: Vec<(f32, Location)>,
 }
 
+impl Default for Draw {
+    fn default() -> Self {
+        let random = fastrand::Rng::with_seed(1);
+        Self { random, census: Census::default(), left: 0, candidates: Vec::new() }
+    }
+}
+
 impl Draw {
+    /// Locations of some records, drawn at random. Their cache lines are on their way.
+    pub(crate) fn locations(&mut self, memory: &Memory, guard: &Guard) -> [Option<Location>; CANDIDATES] {
+        if self.left == 0 {
+            memory.count(&mut self.census);
+            // Often enough for a few records, rarely enough for many.
+            self.left = (memory.records() / 16).clamp(1, 256) as u32;
+        }
+        self.left -= 1;
+        std::array::from_fn(|_| memory.draw(&self.census, |below| self.random.u64(..below), guard))
+    }
+
     /// A number below `below`.
     pub(crate) fn below(&mut self, below: u64) -> u64 {
         self.random.u64(..below)
@@ -89,7 +113,7 @@ impl Keeper {
             ticks: Ticks::new(entries),
             batch_mask: AtomicU64::new(0),
             entries: AtomicU64::new(entries),
-            draw: Mutex::new(Draw { random: fastrand::Rng::with_seed(1), candidates: Vec::new() }),
+            draw: Mutex::new(Draw::default()),
             evictions: Mutex::default(),
             worker: Worker::new("thermocline-keep"),
             janitor: OnceLock::new(),
@@ -220,12 +244,7 @@ impl Core {
     pub(crate) fn wake_keeper(&self) {
         self.keeper.worker.wake(|| {
             let this = self.this.clone();
-            Box::new(move || {
-                if let Some(core) = this.upgrade() {
-                    core.keep();
-                }
-                Ok(())
-            })
+            Box::new(move || Ok(this.upgrade().map_or(Next::Done, |core| core.keep())))
         });
     }
 
@@ -237,24 +256,47 @@ impl Core {
     }
 
     /// Brings the tier below its bound, its arena within its limit, and the policy up to date.
-    fn keep(&self) {
+    fn keep(&self) -> Next {
         self.resize_ticks();
         self.learn();
         self.evict_down_to(self.budget.low(), Count::EvictedCapacity);
-        self.limit_arena();
-        for block in self.memory.blocks_beyond() {
-            self.evacuate(block);
-        }
-        if self.memory.was_starved() {
+        let is_within = self.shrink_arena();
+        let has_room = self.free_some();
+        self.memory.reclaim();
+        if is_within && has_room { Next::Done } else { Next::Soon }
+    }
+
+    /// Frees blocks for whatever size needs them: empties those of sizes that have room elsewhere, or lets entries go if none
+    /// has. Whether there are enough of them now.
+    fn free_some(&self) -> bool {
+        for _ in 0..ROUND {
+            if self.memory.free_bytes() >= self.budget.free_bytes_min() {
+                return true;
+            }
             match self.memory.emptiest_block() {
                 Some(block) => self.evacuate(block),
-                // No size has room to spare: fewer records have to do.
-                None => drop(
-                    self.evict_down_to(self.resident_bytes().saturating_sub(STARVED_BYTES), Count::EvictedCapacity),
-                ),
+                None => {
+                    let fewer = self.resident_bytes().saturating_sub(STARVED_BYTES);
+                    self.evict_down_to(fewer, Count::EvictedCapacity);
+                }
             }
+            (0..2).for_each(|_| self.memory.reclaim());
         }
-        self.memory.reclaim();
+        false
+    }
+
+    /// Empties the part of the arena that is behind its limit; whether nothing is left there. What readers still look at,
+    /// or somebody holds, stays until they are done.
+    fn shrink_arena(&self) -> bool {
+        self.limit_arena();
+        if self.memory.blocks_beyond().is_empty() {
+            return true;
+        }
+        self.memory.blocks_beyond().for_each(|block| self.evacuate(block));
+        // Records first, then the blocks that they leave empty.
+        (0..3).for_each(|_| self.memory.reclaim());
+        self.memory.give_back();
+        self.memory.blocks_beyond().all(|block| self.memory.is_vacant(block, &Guard::pin()))
     }
 
     fn learn(&self) {
@@ -369,15 +411,10 @@ impl Tier for Tenant {
 
     fn evict(&self, bytes: u64) -> u64 {
         let Some(core) = self.0.upgrade() else { return 0 };
-        let before = core.resident_bytes();
-        let target = before.saturating_sub(bytes);
+        let target = core.resident_bytes().saturating_sub(bytes);
         let went = core.evict_down_to(target, Count::EvictedPressure);
-        core.memory.set_limit(target.min(core.budget.arena_bytes(core.memory.records())));
-        for block in core.memory.blocks_beyond() {
-            core.evacuate(block);
-        }
-        core.memory.reclaim();
-        core.memory.give_back();
+        // The allowance bounds the arena, too.
+        core.shrink_arena();
         went
     }
 

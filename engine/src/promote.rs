@@ -68,6 +68,9 @@ impl Core {
         if bytes > self.budget.record_bytes_max() {
             return false;
         }
+        if self.memory.free_bytes() < self.budget.free_bytes_min() {
+            self.wake_keeper();
+        }
         let fits = |bound: u64| self.resident_bytes() + bytes <= bound;
         if fits(self.budget.high()) {
             return true;

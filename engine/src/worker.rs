@@ -10,10 +10,24 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::{self, JoinHandle, Thread},
+    time::Duration,
 };
 
 /// What the thread does when it is woken: an error is noted, and the next round tries again.
-pub(crate) type Job = Box<dyn FnMut() -> Result<(), String> + Send>;
+pub(crate) type Job = Box<dyn FnMut() -> Result<Next, String> + Send>;
+
+/// What comes after a round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Nothing, until somebody asks.
+    Done,
+    /// One more before long: what is left waits for others.
+    Soon,
+}
+
+/// Between two rounds of which the second was not asked for: twice as long each time.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 pub(crate) struct Worker {
@@ -98,13 +112,26 @@ impl Shared {
     }
 
     fn run(&self, mut job: Job) {
+        let mut pause = None::<Duration>;
         while !self.ending.load(Ordering::Acquire) {
             if !self.woken.swap(false, Ordering::AcqRel) {
-                thread::park();
-                continue;
+                match pause {
+                    None => {
+                        thread::park();
+                        continue;
+                    }
+                    Some(pause) => thread::park_timeout(pause),
+                }
+                if self.ending.load(Ordering::Acquire) {
+                    return;
+                }
             }
             match catch_unwind(AssertUnwindSafe(&mut job)) {
-                Ok(done) => self.note(done.err()),
+                Ok(Ok(Next::Soon)) => pause = Some(pause.map_or(PAUSE_MIN, |pause| (pause * 2).min(PAUSE_MAX))),
+                Ok(done) => {
+                    pause = None;
+                    self.note(done.err());
+                }
                 Err(_) => return self.note(Some("panicked, and has ended".to_owned())),
             }
         }

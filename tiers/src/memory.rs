@@ -12,7 +12,7 @@ mod tests;
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicU64, Ordering},
 };
 
 use crossbeam_utils::CachePadded;
@@ -39,8 +39,6 @@ pub struct Memory {
     arena: Arc<Arena>,
     charged: CachePadded<Charged>,
     overhead_bytes: u64,
-    /// Whether a record found no place because blocks are cut into others.
-    is_starved: AtomicBool,
     ended: Vec<CachePadded<Mutex<Ended>>>,
     /// The earliest deadline in each block and in all of them, counted down from the end of time, so that zero is none.
     deadlines: Reserved<AtomicU64>,
@@ -83,6 +81,10 @@ impl Drop for Placed<'_> {
     }
 }
 
+/// How many records of each size there were; see [`Memory::count`].
+#[derive(Debug, Default)]
+pub struct Census(places::Census);
+
 /// The tier's memory in figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -108,8 +110,7 @@ impl Memory {
         let deadlines = Reserved::new((ARENA_BYTES / classes::BLOCK_BYTES) as usize).map_err(io)?;
         let ended = (0..STRIPES).map(|_| CachePadded::default()).collect();
         let charged = CachePadded::default();
-        let is_starved = AtomicBool::new(false);
-        Ok(Self { arena, charged, overhead_bytes, is_starved, ended, deadlines, deadline: AtomicU64::new(0) })
+        Ok(Self { arena, charged, overhead_bytes, ended, deadlines, deadline: AtomicU64::new(0) })
     }
 
     /// The arena takes at most this many bytes of the machine's memory, but for records that are placed by force.
@@ -132,11 +133,8 @@ impl Memory {
         is_forced: bool,
         guard: &'a Guard,
     ) -> Option<Placed<'a>> {
-        let Some(vacant) = self.arena.places().take(record::arena_bytes(record), is_forced, &*self.arena) else {
-            // Relaxed, here and below: sums and hints order nothing.
-            self.is_starved.store(true, Ordering::Relaxed);
-            return None;
-        };
+        let vacant = self.arena.places().take(record::arena_bytes(record), is_forced, &*self.arena)?;
+        // Relaxed: sums order nothing.
         self.charged.bytes.fetch_add(vacant.bytes + self.overhead_bytes, Ordering::Relaxed);
         self.charged.records.fetch_add(1, Ordering::Relaxed);
         let at = self.arena.place(&vacant, record, home, history);
@@ -229,18 +227,18 @@ impl Memory {
         self.charged.records.load(Ordering::Relaxed)
     }
 
-    /// A record drawn at random, each with about the same chance. `None` if there is none where the draw fell. `random` gives
-    /// a number below its argument.
-    pub fn sample<'g>(
-        &'g self,
-        mut random: impl FnMut(u64) -> u64,
-        guard: &'g Guard,
-    ) -> Option<(Location, Record<'g>)> {
-        let places = self.arena.places();
-        let chosen = random(places.count().max(1));
-        let (block, place) = places.sample(chosen, |below| random(below as u64) as usize)?;
+    /// Counts the records for [`draw`](Self::draw). Some hundred loads.
+    pub fn count(&self, census: &mut Census) {
+        self.arena.places().count(&mut census.0);
+    }
+
+    /// The location of a record drawn at random, each with about the same chance, and asks for its first cache lines. There
+    /// may be none now. `random` gives a number below its argument.
+    pub fn draw(&self, census: &Census, random: impl FnMut(u64) -> u64, guard: &Guard) -> Option<Location> {
+        let (block, place) = self.arena.places().sample(&census.0, random)?;
         let at = Location::in_memory(block, place);
-        Some((at, self.record(at, guard)?))
+        self.arena.prefetch(at, guard);
+        Some(at)
     }
 
     /// The number behind the last block.
@@ -253,9 +251,15 @@ impl Memory {
         self.arena.places().blocks_limit()..self.blocks_end()
     }
 
-    /// Whether a record found no place since the last call, because all blocks were cut into others.
-    pub fn was_starved(&self) -> bool {
-        self.is_starved.swap(false, Ordering::Relaxed)
+    /// Whether a block is not cut into places.
+    pub fn is_vacant(&self, block: usize, guard: &Guard) -> bool {
+        self.arena.places().cut(block, guard).places() == 0
+    }
+
+    /// Bytes within the limit that any size can have; one load.
+    #[inline]
+    pub fn free_bytes(&self) -> u64 {
+        self.arena.places().free_bytes()
     }
 
     /// The block that is worth emptying for the sake of other sizes: the emptiest of the size that has most room. `None` if

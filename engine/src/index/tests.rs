@@ -291,6 +291,86 @@ mod interleaved {
         });
     }
 
+    /// A record in memory, by the number of the one in the log that it is a copy of.
+    fn in_memory(at: Location) -> Location {
+        Location::of_model(at.model_number(), Kind::Memory)
+    }
+
+    #[test]
+    fn an_insert_and_a_promotion_leave_what_was_inserted() {
+        explore(|| {
+            let index = Arc::new(Index::new().unwrap());
+            publish(&index, A, at(A, 1)).unwrap();
+            let other = index.clone();
+            let thread = thread::spawn(move || {
+                other.exchange(hash_of(A), at(A, 1), in_memory(at(A, 1)), 0, &Guard::pin());
+            });
+            publish(&index, A, at(A, 2)).unwrap();
+            thread.join().unwrap();
+            assert_eq!(find(&index, A), Some(at(A, 2)));
+        });
+    }
+
+    #[test]
+    fn an_insert_and_a_demotion_leave_what_was_inserted() {
+        explore(|| {
+            let index = Arc::new(Index::new().unwrap());
+            publish(&index, A, in_memory(at(A, 1))).unwrap();
+            let other = index.clone();
+            let thread =
+                thread::spawn(move || other.exchange(hash_of(A), in_memory(at(A, 1)), at(A, 1), 0, &Guard::pin()));
+            publish(&index, A, in_memory(at(A, 2))).unwrap();
+            thread.join().unwrap();
+            assert_eq!(find(&index, A), Some(in_memory(at(A, 2))));
+        });
+    }
+
+    #[test]
+    fn a_removed_key_is_not_revived_by_a_late_demotion_or_promotion() {
+        for (from, to) in [(in_memory(at(A, 1)), at(A, 1)), (at(A, 1), in_memory(at(A, 1)))] {
+            explore(move || {
+                let index = Arc::new(Index::new().unwrap());
+                publish(&index, A, from).unwrap();
+                let other = index.clone();
+                let thread = thread::spawn(move || other.exchange(hash_of(A), from, to, 0, &Guard::pin()));
+                let removed = Location::of_model(A << 16 | 2, Kind::Removed);
+                publish(&index, A, removed).unwrap();
+                thread.join().unwrap();
+                assert_eq!(find(&index, A), Some(removed));
+            });
+        }
+    }
+
+    #[test]
+    fn a_reader_finds_a_key_that_moves_between_the_tiers() {
+        explore(|| {
+            let index = Arc::new(Index::new().unwrap());
+            publish(&index, A, in_memory(at(A, 1))).unwrap();
+            let other = index.clone();
+            let thread = thread::spawn(move || {
+                let guard = Guard::pin();
+                assert!(other.exchange(hash_of(A), in_memory(at(A, 1)), at(A, 1), 0, &guard));
+                assert!(other.exchange(hash_of(A), at(A, 1), in_memory(at(A, 1)), 0, &guard));
+            });
+            assert!(find(&index, A).is_some());
+            thread.join().unwrap();
+            assert_eq!(find(&index, A), Some(in_memory(at(A, 1))));
+        });
+    }
+
+    #[test]
+    fn a_demotion_is_not_lost_while_the_page_is_copied() {
+        explore(|| {
+            let index = Arc::new(Index::new().unwrap());
+            publish(&index, A, in_memory(at(A, 1))).unwrap();
+            let other = index.clone();
+            let thread = thread::spawn(move || publish(&other, B, at(B, 1)).unwrap());
+            assert!(index.exchange(hash_of(A), in_memory(at(A, 1)), at(A, 1), 0, &Guard::pin()));
+            thread.join().unwrap();
+            assert_eq!((find(&index, A), find(&index, B)), (Some(at(A, 1)), Some(at(B, 1))));
+        });
+    }
+
     #[test]
     fn a_reader_finds_its_key_while_the_page_is_copied() {
         explore(|| {

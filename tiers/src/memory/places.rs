@@ -68,6 +68,10 @@ pub(super) struct Vacant {
     pub(super) bytes: u64,
 }
 
+/// How many records there were of each class, added up from the first one on.
+#[derive(Debug, Default)]
+pub(super) struct Census(Vec<u64>);
+
 /// The blocks of one class.
 #[derive(Debug, Default)]
 struct Class {
@@ -115,6 +119,8 @@ pub(super) struct Places {
     /// How many records each class has, and the runs behind them; for those who sample.
     counts: Vec<AtomicU64>,
     space: Mutex<Space>,
+    /// Blocks within the limit that nobody has, as of the last change.
+    free_blocks: AtomicU64,
     used_bytes: CachePadded<AtomicU64>,
 }
 
@@ -138,13 +144,14 @@ impl Places {
             runs: Mutex::default(),
             counts: (0..=CLASSES).map(|_| AtomicU64::new(0)).collect(),
             space: Mutex::new(Space::new(blocks * BLOCK_PAGES)),
+            free_blocks: AtomicU64::new(0),
             used_bytes: CachePadded::default(),
         })
     }
 
     /// Behind this many bytes of the arena nothing is given out.
     pub(super) fn set_limit(&self, bytes: u64) {
-        lock(&self.space).set_limit((bytes / PAGE_BYTES) as usize);
+        self.with_space(|space| space.set_limit((bytes / PAGE_BYTES) as usize));
         let end = (bytes / BLOCK_BYTES) as usize;
         for class in SizeClass::all() {
             let mut lists = lock(&self.classes[class.index()]);
@@ -152,6 +159,20 @@ impl Places {
                 self.close_in(&mut lists, class, block as usize, block as usize >= end);
             }
         }
+    }
+
+    /// Changes the pages, and notes how many blocks are free then.
+    fn with_space<R>(&self, change: impl FnOnce(&mut Space) -> R) -> R {
+        let mut space = lock(&self.space);
+        let result = change(&mut space);
+        self.free_blocks.store(space.free_blocks() as u64, Ordering::Relaxed);
+        result
+    }
+
+    /// Bytes of the blocks within the limit that nobody has; one load.
+    #[inline]
+    pub(super) fn free_bytes(&self) -> u64 {
+        self.free_blocks.load(Ordering::Relaxed) * BLOCK_BYTES
     }
 
     /// Bytes of all places that have an owner.
@@ -237,7 +258,8 @@ impl Places {
 
     /// Gives a class one more block.
     fn cut_block(&self, lists: &mut Class, class: SizeClass, forced: bool, ground: &impl Ground) -> Option<usize> {
-        let block = lock(&self.space).take_block(forced, |region, advice| ground.advise(region, advice))?;
+        let block =
+            self.with_space(|space| space.take_block(forced, |region, advice| ground.advise(region, advice)))?;
         let start = block as u64 * BLOCK_BYTES;
         (0..class.places() as u64).for_each(|place| ground.clear(start + place * class.bytes()));
         self.bits[block * WORDS..][..WORDS].iter().for_each(|word| word.store(0, Ordering::Relaxed));
@@ -251,7 +273,8 @@ impl Places {
 
     fn take_run(&self, bytes: u64, forced: bool, ground: &impl Ground) -> Option<Vacant> {
         let count = bytes.div_ceil(PAGE_BYTES) as usize;
-        let page = lock(&self.space).take_pages(count, forced, |region, advice| ground.advise(region, advice))?;
+        let page =
+            self.with_space(|space| space.take_pages(count, forced, |region, advice| ground.advise(region, advice)))?;
         let (block, place) = (page / BLOCK_PAGES, page % BLOCK_PAGES);
         ground.clear(page as u64 * PAGE_BYTES);
         let mut runs = lock(&self.runs);
@@ -300,7 +323,7 @@ impl Places {
     }
 
     fn give_pages(&self, page: usize, count: usize, ground: &impl Ground) {
-        lock(&self.space).give(page, count, |region, advice| ground.advise(region, advice));
+        self.with_space(|space| space.give(page, count, |region, advice| ground.advise(region, advice)));
     }
 
     fn give_place(self: &Arc<Self>, class: SizeClass, offset: u64, ground: &Arc<impl Ground + Send + Sync + 'static>) {
@@ -357,32 +380,33 @@ impl Places {
         }
     }
 
-    /// How many records there are.
-    pub(super) fn count(&self) -> u64 {
-        self.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum()
+    /// Counts the records of each class.
+    pub(super) fn count(&self, census: &mut Census) {
+        census.0.clear();
+        let mut sum = 0;
+        census.0.extend(self.counts.iter().map(|count| {
+            sum += count.load(Ordering::Relaxed);
+            sum
+        }));
     }
 
-    /// A place of the record with the number `chosen` below [`count`](Self::count), counted class by class, or of another
-    /// one of its class: `random` chooses. `None` if that place has none now.
-    pub(super) fn sample(&self, chosen: u64, mut random: impl FnMut(usize) -> usize) -> Option<(usize, usize)> {
-        let mut left = chosen;
-        for (index, count) in self.counts.iter().enumerate() {
-            let count = count.load(Ordering::Relaxed);
-            if left >= count {
-                left -= count;
-                continue;
-            }
-            if index == CLASSES {
-                let runs = lock(&self.runs);
-                let page = *runs.starts.get(random(runs.starts.len().max(1)))? as usize;
-                return Some((page / BLOCK_PAGES, page % BLOCK_PAGES));
-            }
-            let lists = lock(&self.classes[index]);
-            let block = *lists.blocks.get(random(lists.blocks.len().max(1)))? as usize;
-            // Relaxed: of a block of the class, whose lock is held.
-            return Some((block, random(Cut(self.cuts[block].load(Ordering::Relaxed)).places().max(1))));
+    /// A place that is drawn at random, of each class in proportion to its records in the census; `random` gives a number
+    /// below its argument. It may have no record now.
+    pub(super) fn sample(&self, census: &Census, mut random: impl FnMut(u64) -> u64) -> Option<(usize, usize)> {
+        let chosen = random((*census.0.last()?).max(1));
+        let class = census.0.partition_point(|sum| *sum <= chosen);
+        let mut below = |count: usize| random(count.max(1) as u64) as usize;
+        if class >= CLASSES {
+            let runs = lock(&self.runs);
+            let page = *runs.starts.get(below(runs.starts.len()))? as usize;
+            return Some((page / BLOCK_PAGES, page % BLOCK_PAGES));
         }
-        None
+        let block = {
+            let lists = lock(&self.classes[class]);
+            *lists.blocks.get(below(lists.blocks.len()))? as usize
+        };
+        // Relaxed: if the block is another class's by now, the place is as good as any.
+        Some((block, below(Cut(self.cuts[block].load(Ordering::Relaxed)).places())))
     }
 
     /// The block to empty for another class's sake: the emptiest of the class that has most room in its other blocks.

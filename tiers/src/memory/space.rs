@@ -9,6 +9,7 @@ use super::classes::{BLOCK_PAGES, PAGE_BYTES};
 pub(super) const REGION_PAGES: usize = (2 << 20) / PAGE_BYTES as usize;
 /// Pages of a word of bits.
 const WORD_PAGES: usize = u64::BITS as usize;
+const BLOCK_MASK: u64 = (1 << BLOCK_PAGES) - 1;
 /// Empty regions that are kept for the next record.
 const SPARE_REGIONS: usize = 2;
 
@@ -36,6 +37,8 @@ pub(super) struct Space {
     first_block: usize,
     first_page: usize,
     used_pages: usize,
+    /// Blocks any page of which is used.
+    used_blocks: usize,
     limit_pages: usize,
     pages_max: usize,
 }
@@ -44,7 +47,7 @@ impl Space {
     /// All of `pages_max` pages free, none of them to be given out before a limit is set.
     pub(super) fn new(pages_max: usize) -> Self {
         let (used, regions) = (Vec::new(), Vec::new());
-        Self { used, regions, first_block: 0, first_page: 0, used_pages: 0, limit_pages: 0, pages_max }
+        Self { used, regions, first_block: 0, first_page: 0, used_pages: 0, used_blocks: 0, limit_pages: 0, pages_max }
     }
 
     /// Pages behind this number are not given out.
@@ -61,6 +64,20 @@ impl Space {
         self.used_pages
     }
 
+    /// Whole blocks within the limit that are free, if none is used behind it.
+    pub(super) fn free_blocks(&self) -> usize {
+        (self.limit_pages / BLOCK_PAGES).saturating_sub(self.used_blocks)
+    }
+
+    /// How many of the blocks that a run of pages touches are free.
+    fn free_among(&self, page: usize, count: usize) -> usize {
+        let is_free = |block: &usize| {
+            let page = block * BLOCK_PAGES;
+            self.used.get(page / WORD_PAGES).is_none_or(|word| word >> (page % WORD_PAGES) & BLOCK_MASK == 0)
+        };
+        (page / BLOCK_PAGES..(page + count).div_ceil(BLOCK_PAGES)).filter(is_free).count()
+    }
+
     /// Behind the last page that was ever in use.
     pub(super) fn end_pages(&self) -> usize {
         self.used.len() * WORD_PAGES
@@ -73,13 +90,12 @@ impl Space {
 
     /// The number of a free block within the limit (behind it too, if `forced`), now in use.
     pub(super) fn take_block(&mut self, forced: bool, advise: impl FnMut(usize, Advice)) -> Option<usize> {
-        const MASK: u64 = (1 << BLOCK_PAGES) - 1;
         let end = self.end(forced);
         let mut word = self.first_block;
         loop {
             let bits = self.used.get(word).copied().unwrap_or(0);
             let quarters = (0..WORD_PAGES / BLOCK_PAGES).map(|quarter| quarter * BLOCK_PAGES);
-            let free = quarters.map(|shift| (shift, bits >> shift & MASK)).find(|(_, used)| *used == 0);
+            let free = quarters.map(|shift| (shift, bits >> shift & BLOCK_MASK)).find(|(_, used)| *used == 0);
             if let Some((shift, _)) = free {
                 let page = word * WORD_PAGES + shift;
                 self.first_block = word;
@@ -128,6 +144,7 @@ impl Space {
 
     fn mark(&mut self, page: usize, count: usize, mut advise: impl FnMut(usize, Advice)) {
         let end = page + count;
+        self.used_blocks += self.free_among(page, count);
         self.used.resize(self.used.len().max(end.div_ceil(WORD_PAGES)), 0);
         (page..end).for_each(|page| self.used[page / WORD_PAGES] |= 1 << (page % WORD_PAGES));
         self.used_pages += count;
@@ -148,6 +165,7 @@ impl Space {
     pub(super) fn give(&mut self, page: usize, count: usize, mut advise: impl FnMut(usize, Advice)) {
         (page..page + count).for_each(|page| self.used[page / WORD_PAGES] &= !(1 << (page % WORD_PAGES)));
         self.used_pages -= count;
+        self.used_blocks -= self.free_among(page, count);
         self.first_block = self.first_block.min(page / WORD_PAGES);
         self.first_page = self.first_page.min(page / WORD_PAGES);
         for (region, pages) in by_region(page, count) {
@@ -223,6 +241,8 @@ mod tests {
                     taken.insert(page, count);
                 }
                 prop_assert_eq!(space.used_pages(), taken.values().sum::<usize>());
+                let blocks = (0..3 * REGION_PAGES).step_by(BLOCK_PAGES).filter(|page| is_free(&taken, *page, BLOCK_PAGES));
+                prop_assert_eq!(space.free_blocks(), blocks.count());
             }
         }
     }

@@ -177,9 +177,12 @@ fn every_record_is_sampled_whatever_its_size() {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
         (state >> 33) % below
     };
+    let mut census = Census::default();
+    memory.count(&mut census);
     let mut seen = BTreeMap::<u64, u32>::new();
     for _ in 0..if cfg!(miri) { 2_000 } else { 200_000 } {
-        if let Some((_, record)) = memory.sample(&mut random, &guard) {
+        let drawn = memory.draw(&census, &mut random, &guard);
+        if let Some(record) = drawn.and_then(|at| memory.record(at, &guard)) {
             *seen.entry(record.sequence()).or_default() += 1;
         }
     }
