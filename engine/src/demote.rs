@@ -11,24 +11,37 @@ use thermocline_tiers::{
     memory::Record,
 };
 
-use crate::{counters::Count, engine::Core, found::is_same, index::Look, keeper::Draw, worker::Next};
+use crate::{
+    counters::Count,
+    engine::Core,
+    found::is_same,
+    index::Look,
+    keeper::{Draw, Evictor},
+    worker::Next,
+};
 
 impl Core {
-    /// Lets the least valuable of some entries go; `false` if none went.
-    pub(crate) fn evict_one(&self, reason: Count, guard: &Guard) -> bool {
-        let victim = self.draw_victim(&mut self.keeper.draw(), guard);
-        victim.is_some_and(|victim| self.demote(victim, reason, guard).unwrap_or(false))
+    /// Lets the `count` least valuable of some entries go; returns how many went.
+    pub(crate) fn evict_some(&self, who: Evictor, count: usize, reason: Count, guard: &Guard) -> usize {
+        let victims = self.draw_victims(&mut self.keeper.draw(who), count, guard);
+        // Their index lines come while the others are looked at.
+        for victim in &victims {
+            if let Some(record) = self.memory.record(*victim, guard) {
+                self.index.prefetch(self.log.keys().hash(record.key()));
+            }
+        }
+        victims.into_iter().filter(|victim| self.demote(*victim, reason, guard).unwrap_or(false)).count()
     }
 
-    /// The entry of lowest worth among some drawn at random and the next-worst of the last draw.
-    pub(crate) fn draw_victim(&self, draw: &mut Draw, guard: &Guard) -> Option<Location> {
+    /// The entries of lowest worth among some drawn at random and the next-worst of the last draw.
+    fn draw_victims(&self, draw: &mut Draw, count: usize, guard: &Guard) -> Vec<Location> {
         let worth = |record: &Record<'_>| self.keeper.worth(History::from_bits(record.history()), record.bytes());
         for at in draw.locations(&self.memory, guard).into_iter().flatten() {
             if let Some(record) = self.memory.record(at, guard) {
                 draw.add(at, worth(&record));
             }
         }
-        draw.worst(|at| self.memory.record(at, guard).map(|record| worth(&record)))
+        draw.worst(count, |at| self.memory.record(at, guard).map(|record| worth(&record)))
     }
 
     /// Lets the record at `at` go from memory; `false` if the key's slot names something else by now. A dirty one is

@@ -363,7 +363,7 @@ impl Index {
                 continue;
             };
             let published = slot.publish(seen, place.tag, at);
-            if published.is_ok() && at.kind() != Kind::Memory {
+            if published.is_ok() && at.kind() != Kind::Memory && history.get() != 0 {
                 self.pool.set_history(place.run, number, history.get());
             }
             let is_new = published.is_ok() && seen.is_vacant();
@@ -476,15 +476,6 @@ impl Index {
             self.pool.set_history(place.run, number, after);
         }
         Some(after)
-    }
-
-    /// What a slot names that is drawn at random, and what is remembered beside it; `None` if the draw fell on a slot
-    /// without a key.
-    pub(crate) fn sample(&self, random: u64, _guard: &Guard) -> Option<(Location, u16)> {
-        let place = self.place(random);
-        let number = (random as usize >> 8) % (place.run.buckets as usize * Bucket::SLOTS);
-        let slot = &self.pool.bucket(place.run, number / Bucket::SLOTS)[number % Bucket::SLOTS];
-        Some((slot.load().location()?, self.pool.history(place.run, number)))
     }
 
     /// Announces a writer, unless the page is closed or no longer the one that was looked at.

@@ -238,8 +238,12 @@ impl Core {
     ) -> Result<Published> {
         let tiers = self.tiers(guard);
         let (history, is_known) = (Cell::new(0), Cell::new(false));
+        let remembers = self.budget.capacity() > 0;
         let remember = |before: u16| {
             is_known.set(true);
+            if !remembers {
+                return;
+            }
             history.set(self.keeper.access(hash, before, Memory::bytes_of(record)));
             let in_memory = Some(at).filter(|at| at.kind() == Kind::Memory);
             if let Some(record) = in_memory.and_then(|at| self.memory.record(at, guard)) {

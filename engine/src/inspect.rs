@@ -2,7 +2,7 @@
 //!
 //! Holds the public structs of these answers. Never changes the store.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{cmp::Reverse, sync::Arc, time::SystemTime};
 
 use thermocline_eviction::History;
 use thermocline_tiers::{Error, Guard, Result, log::medium::Medium};
@@ -272,10 +272,10 @@ impl Core {
         for block in 0..self.memory.blocks_end() {
             let guard = Guard::pin();
             for (_, record) in self.memory.records_of(block, &guard) {
-                let access_count = u64::from(History::from_bits(record.history()).to_bits() & 0xff);
+                let access_count = History::from_bits(record.history()).access_count();
                 hottest.push(HotKey { key: record.key().to_vec(), access_count });
             }
-            hottest.sort_by(|a: &HotKey, b| b.access_count.cmp(&a.access_count));
+            hottest.sort_by_key(|hot: &HotKey| Reverse(hot.access_count));
             hottest.truncate(count);
         }
         hottest

@@ -12,10 +12,9 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
-use crate::shim::{LearnedSweep, Ticks};
-use thermocline_eviction::{History, Janitor, Options, Policy, TEACHERS, Tier, Watch};
+use thermocline_eviction::{History, Janitor, LearnedSweep, Options, Policy, Ticks, Tier, Watch, teachers};
 use thermocline_tiers::{
-    Guard, Kind, Location,
+    Guard, Location,
     memory::{Census, Memory},
 };
 
@@ -28,6 +27,10 @@ use crate::{
 
 /// How many entries are drawn for each one that leaves, and how many of the last draw's are looked at again.
 pub(crate) const CANDIDATES: usize = 8;
+/// How many leave of those at most.
+const VICTIMS_MAX: usize = 4;
+/// Blocks that records are drawn from, replaced one by one.
+const BLOCKS: usize = 64;
 /// How many evictions are remembered.
 const EVICTIONS_REMEMBERED: usize = 1024;
 /// What an entry is taken to weigh before there are any.
@@ -43,13 +46,23 @@ pub(crate) struct Keeper {
     ticks: Ticks,
     /// A thread tells the clock of every so many accesses: a power of two, less one.
     batch_mask: AtomicU64,
+    /// A key teaches if these bits of its hash are zero.
+    teachers_mask: AtomicU64,
     /// How many entries the clock thinks fit.
     entries: AtomicU64,
-    draw: Mutex<Draw>,
+    /// The keeper's, and that of threads that need room at once.
+    draws: [Mutex<Draw>; 2],
     evictions: Mutex<VecDeque<(Vec<u8>, Count, u64)>>,
     worker: Worker,
     janitor: OnceLock<Janitor>,
     is_ending: AtomicBool,
+}
+
+/// Who lets entries go.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Evictor {
+    Keeper,
+    Inserter,
 }
 
 /// Entries that may leave next.
@@ -59,49 +72,68 @@ pub(crate) struct Draw {
     census: Census,
     /// Draws until the next census.
     left: u32,
+    /// Blocks to draw from.
+    blocks: Vec<usize>,
     candidates: Vec<(f32, Location)>,
+    /// How many of them, the last, were drawn just now.
+    fresh: usize,
 }
 
 impl Default for Draw {
     fn default() -> Self {
         let random = fastrand::Rng::with_seed(1);
-        Self { random, census: Census::default(), left: 0, candidates: Vec::new() }
+        Self { random, census: Census::default(), left: 0, blocks: Vec::new(), candidates: Vec::new(), fresh: 0 }
     }
 }
 
 impl Draw {
     /// Locations of some records, drawn at random. Their cache lines are on their way.
     pub(crate) fn locations(&mut self, memory: &Memory, guard: &Guard) -> [Option<Location>; CANDIDATES] {
-        if self.left == 0 {
-            memory.count(&mut self.census);
+        let Self { random, census, left, blocks, .. } = self;
+        if *left == 0 {
+            memory.count(census);
             // Often enough for a few records, rarely enough for many.
-            self.left = (memory.records() / 16).clamp(1, 256) as u32;
+            *left = (memory.records() / 16).clamp(1, 256) as u32;
         }
-        self.left -= 1;
-        std::array::from_fn(|_| memory.draw(&self.census, |below| self.random.u64(..below), guard))
-    }
-
-    /// A number below `below`.
-    pub(crate) fn below(&mut self, below: u64) -> u64 {
-        self.random.u64(..below)
+        *left -= 1;
+        // One of the blocks is drawn anew each time: drawing one takes a lock.
+        if let Some(drawn) = memory.draw_block(census, |below| random.u64(..below)) {
+            if blocks.len() == BLOCKS {
+                blocks.swap_remove(random.usize(..BLOCKS));
+            }
+            blocks.push(drawn);
+        }
+        std::array::from_fn(|_| {
+            let block = *blocks.get(random.usize(..blocks.len().max(1)))?;
+            memory.draw(block, |below| random.u64(..below), guard)
+        })
     }
 
     /// One more, unless it is one already.
     pub(crate) fn add(&mut self, at: Location, worth: f32) {
         if self.candidates.iter().all(|(_, other)| *other != at) {
             self.candidates.push((worth, at));
+            self.fresh += 1;
         }
     }
 
-    /// Takes out the one of lowest worth, and forgets all but the next few. `worth` says what the ones of the last draw are
-    /// worth now, if they are still there.
-    pub(crate) fn worst(&mut self, worth: impl Fn(Location) -> Option<f32>) -> Option<Location> {
-        self.candidates.retain_mut(|(known, at)| worth(*at).map(|now| *known = now).is_some());
+    /// Takes out the `count` of lowest worth, and forgets all but the next few. `worth` says what the ones of the last draw
+    /// are worth now, if they are still there.
+    pub(crate) fn worst(&mut self, count: usize, worth: impl Fn(Location) -> Option<f32>) -> Vec<Location> {
+        let old = self.candidates.len().saturating_sub(self.fresh);
+        for index in (0..old).rev() {
+            let (known, at) = &mut self.candidates[index];
+            match worth(*at) {
+                Some(now) => *known = now,
+                None => drop(self.candidates.swap_remove(index)),
+            }
+        }
+        self.fresh = 0;
         self.candidates.sort_unstable_by(|(a, _), (b, _)| b.total_cmp(a));
-        let worst = self.candidates.pop();
-        let kept = self.candidates.len().saturating_sub(CANDIDATES);
-        self.candidates.drain(..kept);
-        worst.map(|(_, at)| at)
+        let left = self.candidates.len().saturating_sub(count);
+        let worst = self.candidates.drain(left..).map(|(_, at)| at).collect();
+        self.candidates.drain(..self.candidates.len().saturating_sub(CANDIDATES));
+        worst
     }
 }
 
@@ -112,8 +144,9 @@ impl Keeper {
             policy: Box::new(LearnedSweep::default()),
             ticks: Ticks::new(entries),
             batch_mask: AtomicU64::new(0),
+            teachers_mask: AtomicU64::new(0),
             entries: AtomicU64::new(entries),
-            draw: Mutex::new(Draw::default()),
+            draws: Default::default(),
             evictions: Mutex::default(),
             worker: Worker::new("thermocline-keep"),
             janitor: OnceLock::new(),
@@ -126,6 +159,7 @@ impl Keeper {
     fn resize(&self, entries: u64) {
         self.entries.store(entries, Ordering::Relaxed);
         self.ticks.resize(entries);
+        self.teachers_mask.store(teachers(entries) - 1, Ordering::Relaxed);
         let batch = (self.ticks.accesses_per_tick() / 16).clamp(1, 256);
         // Relaxed: of one batch more or less nothing depends.
         self.batch_mask.store((batch + 1).next_power_of_two() / 2 - 1, Ordering::Relaxed);
@@ -153,7 +187,7 @@ impl Keeper {
             return before.to_bits();
         }
         // Bits of the hash that the index does not need.
-        let teaches = hash.is_multiple_of(TEACHERS);
+        let teaches = hash & self.teachers_mask.load(Ordering::Relaxed) == 0;
         self.policy.access(before, now, clamp(weight), teaches).to_bits()
     }
 
@@ -161,9 +195,22 @@ impl Keeper {
         self.policy.worth(history, self.tick(), clamp(weight))
     }
 
-    /// The draw. Whoever has it looks at a few records and gives it back.
-    pub(crate) fn draw(&self) -> MutexGuard<'_, Draw> {
-        self.draw.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A draw. Whoever has it looks at a few records and gives it back.
+    pub(crate) fn draw(&self, who: Evictor) -> MutexGuard<'_, Draw> {
+        self.draws[who as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has an entry that has just come looked at with the next ones that are drawn: it may be worth less than they. Unless
+    /// they are being looked at now.
+    pub(crate) fn offer(&self, at: Location, history: u16, weight: u64) {
+        if let Ok(mut draw) = self.draws[Evictor::Keeper as usize].try_lock()
+            && draw.candidates.len() < 2 * CANDIDATES
+        {
+            let worth = self.worth(History::from_bits(history), weight);
+            draw.add(at, worth);
+            // It may change until then.
+            draw.fresh -= 1;
+        }
     }
 
     /// Remembers who left.
@@ -258,7 +305,9 @@ impl Core {
     /// Brings the tier below its bound, its arena within its limit, and the policy up to date.
     fn keep(&self) -> Next {
         self.resize_ticks();
-        self.learn();
+        if self.keeper.policy.wants_to_learn() {
+            self.keeper.policy.learn(self.keeper.tick());
+        }
         self.evict_down_to(self.budget.low(), Count::EvictedCapacity);
         let is_within = self.shrink_arena();
         let has_room = self.free_some();
@@ -299,18 +348,6 @@ impl Core {
         self.memory.blocks_beyond().all(|block| self.memory.is_vacant(block, &Guard::pin()))
     }
 
-    fn learn(&self) {
-        if self.keeper.policy.wants_to_learn(self.keeper.tick()) {
-            let guard = Guard::pin();
-            let mut random = fastrand::Rng::with_seed(self.keeper.draw().below(u64::MAX));
-            self.keeper.policy.learn(self.keeper.tick(), self.len_estimate(), &mut || {
-                let (at, history) = self.index.sample(random.u64(..), &guard)?;
-                let record = if at.kind() == Kind::Memory { self.memory.record(at, &guard) } else { None };
-                Some(History::from_bits(record.map_or(history, |record| record.history())))
-            });
-        }
-    }
-
     fn resize_ticks(&self) {
         let records = self.memory.records();
         if records < 8 {
@@ -331,10 +368,13 @@ impl Core {
         while self.resident_bytes() > bytes && fruitless < ROUND && !self.keeper.is_ending.load(Ordering::Relaxed) {
             let guard = Guard::pin();
             for _ in 0..ROUND {
-                if self.resident_bytes() <= bytes {
+                let resident = self.resident_bytes();
+                if resident <= bytes {
                     break;
                 }
-                fruitless = if self.evict_one(reason, &guard) { 0 } else { fruitless + 1 };
+                // The further behind, the less choosy.
+                let count = if resident > self.budget.high() { VICTIMS_MAX } else { 1 };
+                fruitless = if self.evict_some(Evictor::Keeper, count, reason, &guard) > 0 { 0 } else { fruitless + 1 };
             }
         }
         before.saturating_sub(self.resident_bytes())

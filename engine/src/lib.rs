@@ -19,7 +19,6 @@ mod keeper;
 mod promote;
 mod recover;
 mod seen;
-mod shim;
 mod sync;
 mod walk;
 mod worker;

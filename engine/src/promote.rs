@@ -10,7 +10,7 @@ use thermocline_tiers::{
     memory::{self, Memory},
 };
 
-use crate::{counters::Count, engine::Core};
+use crate::{counters::Count, engine::Core, keeper::Evictor};
 
 /// How many entries a thread evicts that needs room.
 const EVICTED_INLINE_MAX: usize = 2;
@@ -54,6 +54,9 @@ impl Core {
             return None;
         }
         let placed = self.memory.place(record, home, history, false, guard);
+        if let Some(placed) = placed.as_ref().filter(|_| self.resident_bytes() > self.budget.high()) {
+            self.keeper.offer(placed.location(), history, bytes);
+        }
         if placed.is_none() {
             // The blocks are full of places of other sizes.
             self.counters.add(Count::Rejected, 1, guard);
@@ -76,10 +79,8 @@ impl Core {
             return true;
         }
         self.wake_keeper();
-        for _ in 0..EVICTED_INLINE_MAX {
-            if fits(self.budget.bound()) || !self.evict_one(Count::EvictedCapacity, guard) {
-                break;
-            }
+        if !fits(self.budget.bound()) {
+            self.evict_some(Evictor::Inserter, EVICTED_INLINE_MAX, Count::EvictedCapacity, guard);
         }
         fits(self.budget.bound_hard())
     }

@@ -66,6 +66,11 @@ impl History {
         count_of(self.class())
     }
 
+    /// About how often the key came: 1 to 7, or 0 if it was never seen.
+    pub fn access_count(self) -> u64 {
+        self.count().into()
+    }
+
     /// The history after an access at tick `now` to an entry of `weight` bytes.
     #[inline]
     pub(crate) fn accessed(self, now: u8, weight: u32) -> Self {

@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 
 /// Ticks that pass while as many accesses happen as entries fit.
-const TICKS_PER_TURNOVER: u64 = 20;
+pub(crate) const TICKS_PER_TURNOVER: u64 = 20;
 
 /// The clock may jump by this much at once: what is less than half way round still has an order.
 const JUMP_MAX: u64 = 64;

@@ -81,7 +81,7 @@ impl Drop for Placed<'_> {
     }
 }
 
-/// How many records of each size there were; see [`Memory::count`].
+/// How many records of each size there were; see [`Memory::count`] and [`Memory::draw_block`].
 #[derive(Debug, Default)]
 pub struct Census(places::Census);
 
@@ -115,7 +115,10 @@ impl Memory {
 
     /// The arena takes at most this many bytes of the machine's memory, but for records that are placed by force.
     pub fn set_limit(&self, bytes: u64) {
-        self.arena.places().set_limit(bytes);
+        let is_other = self.arena.places().blocks_limit() as u64 != bytes / classes::BLOCK_BYTES;
+        if is_other {
+            self.arena.places().set_limit(bytes);
+        }
     }
 
     /// Bytes that a record takes here.
@@ -227,16 +230,21 @@ impl Memory {
         self.charged.records.load(Ordering::Relaxed)
     }
 
-    /// Counts the records for [`draw`](Self::draw). Some hundred loads.
+    /// Counts the records for [`draw_block`](Self::draw_block). Some hundred loads.
     pub fn count(&self, census: &mut Census) {
         self.arena.places().count(&mut census.0);
     }
 
-    /// The location of a record drawn at random, each with about the same chance, and asks for its first cache lines. There
-    /// may be none now. `random` gives a number below its argument.
-    pub fn draw(&self, census: &Census, random: impl FnMut(u64) -> u64, guard: &Guard) -> Option<Location> {
-        let (block, place) = self.arena.places().sample(&census.0, random)?;
-        let at = Location::in_memory(block, place);
+    /// A block drawn at random, with about the chance that each of its records should have. `random` gives a number below
+    /// its argument.
+    pub fn draw_block(&self, census: &Census, random: impl FnMut(u64) -> u64) -> Option<usize> {
+        self.arena.places().draw_block(&census.0, random)
+    }
+
+    /// The location of a record of a block, drawn at random; asks for its first cache lines. There may be none now.
+    #[inline]
+    pub fn draw(&self, block: usize, random: impl FnOnce(u64) -> u64, guard: &Guard) -> Option<Location> {
+        let at = Location::in_memory(block, self.arena.places().draw_place(block, random, guard)?);
         self.arena.prefetch(at, guard);
         Some(at)
     }

@@ -65,7 +65,7 @@ impl SizeClass {
     pub(super) fn bytes(self) -> u64 {
         match self.index().checked_sub(FINE) {
             None => BYTES_MIN + 8 * u64::from(self.0),
-            Some(coarse) => BLOCK_BYTES / u64::from(COARSE[coarse]) & !7,
+            Some(coarse) => (BLOCK_BYTES / u64::from(COARSE[coarse])) & !7,
         }
     }
 

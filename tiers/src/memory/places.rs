@@ -36,11 +36,11 @@ impl Cut {
     const NONE: Self = Self(0);
 
     fn of_class(class: SizeClass) -> Self {
-        Self(class.bytes() / 8 | (class.places() as u64) << 16 | 0xffff << 32)
+        Self((class.bytes() / 8) | ((class.places() as u64) << 16) | (0xffff << 32))
     }
 
     fn of_pages(starts: u64) -> Self {
-        Self(PAGE_BYTES / 8 | (BLOCK_PAGES as u64) << 16 | starts << 32)
+        Self((PAGE_BYTES / 8) | ((BLOCK_PAGES as u64) << 16) | (starts << 32))
     }
 
     /// Places, whoever owns them.
@@ -390,23 +390,26 @@ impl Places {
         }));
     }
 
-    /// A place that is drawn at random, of each class in proportion to its records in the census; `random` gives a number
-    /// below its argument. It may have no record now.
-    pub(super) fn sample(&self, census: &Census, mut random: impl FnMut(u64) -> u64) -> Option<(usize, usize)> {
+    /// A block that is drawn at random, those of each class in proportion to its records in the census; `random` gives a
+    /// number below its argument.
+    pub(super) fn draw_block(&self, census: &Census, mut random: impl FnMut(u64) -> u64) -> Option<usize> {
         let chosen = random((*census.0.last()?).max(1));
         let class = census.0.partition_point(|sum| *sum <= chosen);
         let mut below = |count: usize| random(count.max(1) as u64) as usize;
         if class >= CLASSES {
             let runs = lock(&self.runs);
-            let page = *runs.starts.get(below(runs.starts.len()))? as usize;
-            return Some((page / BLOCK_PAGES, page % BLOCK_PAGES));
+            return runs.starts.get(below(runs.starts.len())).map(|page| *page as usize / BLOCK_PAGES);
         }
-        let block = {
-            let lists = lock(&self.classes[class]);
-            *lists.blocks.get(below(lists.blocks.len()))? as usize
-        };
-        // Relaxed: if the block is another class's by now, the place is as good as any.
-        Some((block, below(Cut(self.cuts[block].load(Ordering::Relaxed)).places())))
+        let lists = lock(&self.classes[class]);
+        lists.blocks.get(below(lists.blocks.len())).map(|block| *block as usize)
+    }
+
+    /// A place of a block where a record may be, drawn at random.
+    pub(super) fn draw_place(&self, block: usize, random: impl FnOnce(u64) -> u64, guard: &Guard) -> Option<usize> {
+        let cut = self.cut(block, guard);
+        let place = random(cut.places().max(1) as u64) as usize;
+        // Of pages only a few start a record: the next one that does.
+        (place..place + BLOCK_PAGES).map(|place| place % cut.places().max(1)).find(|place| cut.offset(*place).is_some())
     }
 
     /// The block to empty for another class's sake: the emptiest of the class that has most room in its other blocks.

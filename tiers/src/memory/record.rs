@@ -224,7 +224,7 @@ impl Arena {
         let header = unsafe { self.header(offset) };
         // Acquire: pairs with the Release in `place`.
         let flags = header.state.load(Ordering::Acquire);
-        (flags & state::LIVE != 0).then(|| Record { header, flags, arena: self })
+        (flags & state::LIVE != 0).then_some(Record { header, flags, arena: self })
     }
 
     /// Takes the record's life; `false` if somebody else has. To be reclaimed when every guard that lives now is gone.

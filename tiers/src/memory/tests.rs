@@ -181,7 +181,7 @@ fn every_record_is_sampled_whatever_its_size() {
     memory.count(&mut census);
     let mut seen = BTreeMap::<u64, u32>::new();
     for _ in 0..if cfg!(miri) { 2_000 } else { 200_000 } {
-        let drawn = memory.draw(&census, &mut random, &guard);
+        let drawn = memory.draw_block(&census, &mut random).and_then(|block| memory.draw(block, &mut random, &guard));
         if let Some(record) = drawn.and_then(|at| memory.record(at, &guard)) {
             *seen.entry(record.sequence()).or_default() += 1;
         }

@@ -1,0 +1,370 @@
+//! The learned sweep: how soon keys of like history come back, learnt from all keys, in memory or not.
+//!
+//! Holds counts of returns and of waiting by class and age, and the table of scores that follows from both. The score is a
+//! Gittins index: the best ratio of expected hits to expected time in memory over all times to give up (Gittins 1979; for
+//! caches: LHD, Beckmann and others, NSDI 2018). Never knows which keys there are: each that teaches is counted where it waits.
+//! Invariant: a score is finite and not negative.
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering::Relaxed},
+};
+
+use crate::{
+    History, Policy,
+    history::{AGES, count_of, interval_of},
+};
+
+/// All that a history says but its tick.
+const CLASSES: usize = 256;
+/// Ages are told apart one by one up to 8 ticks, then by quarter octaves.
+const BUCKETS: usize = 28;
+/// Ticks of the clock.
+const TICKS: usize = 256;
+/// The last bucket stands for this many ticks, so that keys that wait for long are not taken to be about to come.
+const LAST_TICKS: f32 = 32.0;
+
+/// Half a turn of the memory.
+const STEP_TICKS: u8 = 10;
+/// A step with fewer accesses teaches too little.
+const LESSONS_MIN: u32 = 256;
+/// Evidence is believed less with every step.
+const DECAY: f32 = 0.95;
+/// So many returns weigh as much as what is believed of a wider class: of a group of classes, and of one.
+const BELIEF_GROUP: f32 = 4.0;
+const BELIEF: f32 = 2.0;
+/// What is believed without evidence: keys come back at a rate that falls as this power of their age, and rises with their
+/// count.
+const AGE_POWER: f32 = 0.7;
+const RATE_NEW: f32 = 0.3;
+const RATE_KNOWN: f32 = 0.6;
+
+/// What is to be hit as often as possible.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Aim {
+    /// Entries, whatever their size.
+    #[default]
+    Hits,
+    /// Bytes.
+    Bytes,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct LearnedSweep {
+    aim: Aim,
+    /// By class and bucket, as the bits of floats.
+    scores: Box<[AtomicU32]>,
+    /// Returns since the last step, by class and bucket.
+    returns: Box<[AtomicU32]>,
+    /// Keys that wait, by class and the tick of their last access.
+    waiting: Box<[AtomicI32]>,
+    lessons: AtomicU32,
+    learnt_at: AtomicU8,
+    is_due: AtomicBool,
+    evidence: Mutex<Evidence>,
+}
+
+/// Sums over the past, the older the less, by class and bucket.
+#[derive(Debug)]
+struct Evidence(Vec<Cell>);
+
+/// Returns at an age, and ticks that keys have waited there.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cell {
+    returns: f32,
+    waited: f32,
+}
+
+impl Cell {
+    fn add(&mut self, other: Self) {
+        self.returns += other.returns;
+        self.waited += other.waited;
+    }
+
+    /// Returns per tick, shrunk towards a rate that is believed.
+    fn rate(self, belief: f32, believed: f32) -> f32 {
+        (self.returns + belief) / (self.waited + belief / believed)
+    }
+}
+
+type Rates = [f32; BUCKETS];
+
+/// The bucket of each age.
+const BUCKET_OF: [u8; TICKS] = bucket_table();
+
+const fn bucket_table() -> [u8; TICKS] {
+    let mut table = [0; TICKS];
+    let mut age = 0;
+    while age < TICKS {
+        table[age] = if age < 8 {
+            age as u8
+        } else {
+            let octave = age.ilog2() as usize;
+            (8 + (octave - 3) * 4 + ((age * 4) >> octave) % 4) as u8
+        };
+        age += 1;
+    }
+    table
+}
+
+/// How many ticks a bucket has, and the middle one.
+fn span(bucket: usize) -> (f32, f32) {
+    let ages = (0..AGES as usize).filter(|age| BUCKET_OF[*age] as usize == bucket);
+    let (count, sum) = ages.fold((0.0, 0.0), |(count, sum), age| (count + 1.0, sum + age as f32));
+    (if bucket + 1 == BUCKETS { LAST_TICKS } else { count }, sum / count)
+}
+
+impl Default for LearnedSweep {
+    fn default() -> Self {
+        Self::new(Aim::default())
+    }
+}
+
+impl LearnedSweep {
+    /// Without evidence yet.
+    pub fn new(aim: Aim) -> Self {
+        let sweep = Self {
+            aim,
+            scores: (0..CLASSES * BUCKETS).map(|_| AtomicU32::new(0)).collect(),
+            returns: (0..CLASSES * BUCKETS).map(|_| AtomicU32::new(0)).collect(),
+            waiting: (0..CLASSES * TICKS).map(|_| AtomicI32::new(0)).collect(),
+            lessons: AtomicU32::new(0),
+            learnt_at: AtomicU8::new(0),
+            is_due: AtomicBool::new(false),
+            evidence: Mutex::new(Evidence::new()),
+        };
+        sweep.score(&Evidence::new());
+        sweep
+    }
+
+    fn score(&self, evidence: &Evidence) {
+        let spans: Vec<_> = (0..BUCKETS).map(span).collect();
+        let sums = Sums::of(evidence);
+        for class in 0..CLASSES {
+            let rates = sums.rates(evidence.of_class(class), class, &spans);
+            for (bucket, score) in gittins(&rates, &spans).into_iter().enumerate() {
+                self.scores[class * BUCKETS + bucket].store(score.to_bits(), Relaxed);
+            }
+        }
+    }
+}
+
+impl Evidence {
+    fn new() -> Self {
+        Self(vec![Cell::default(); CLASSES * BUCKETS])
+    }
+
+    fn of_class(&self, class: usize) -> &[Cell] {
+        &self.0[class * BUCKETS..][..BUCKETS]
+    }
+}
+
+/// Evidence of wider classes.
+struct Sums {
+    all: [Cell; BUCKETS],
+    new: [Cell; BUCKETS],
+    by_octave: [[Cell; BUCKETS]; 8],
+}
+
+impl Sums {
+    fn of(evidence: &Evidence) -> Self {
+        let empty = [Cell::default(); BUCKETS];
+        let mut sums = Self { all: empty, new: empty, by_octave: [empty; 8] };
+        for class in 0..CLASSES {
+            for (bucket, cell) in evidence.of_class(class).iter().copied().enumerate() {
+                sums.all[bucket].add(cell);
+                match count_of(class as u8) {
+                    0 => {}
+                    1 => sums.new[bucket].add(cell),
+                    _ => sums.by_octave[interval_of(class as u8) as usize / 4][bucket].add(cell),
+                }
+            }
+        }
+        sums
+    }
+
+    /// At which rate the keys of a class come back at each age.
+    fn rates(&self, own: &[Cell], class: usize, spans: &[(f32, f32)]) -> Rates {
+        let (count, interval) = (count_of(class as u8), interval_of(class as u8));
+        std::array::from_fn(|bucket| {
+            let (age, own) = (spans[bucket].1, own[bucket]);
+            let falling = |rate: f32, age: f32| rate / (age + 1.0).powf(AGE_POWER);
+            if count > 1 {
+                let rate = RATE_KNOWN * f32::from(count - 1);
+                let believed = falling(rate, age.max(2_f32.powf(f32::from(interval) / 4.0)));
+                let group = self.by_octave[interval as usize / 4][bucket];
+                return own.rate(BELIEF, group.rate(BELIEF_GROUP, believed));
+            }
+            let believed = falling(RATE_NEW, age);
+            let all = self.all[bucket].rate(BELIEF_GROUP, believed);
+            let new = self.new[bucket].rate(BELIEF_GROUP, all.min(believed));
+            if count == 0 { new / 2.0 } else { own.rate(BELIEF, new) }
+        })
+    }
+}
+
+/// The best ratio of hits to time from each age on, over all later ages to give up at.
+fn gittins(rates: &Rates, spans: &[(f32, f32)]) -> Rates {
+    let mut scores = [0.0; BUCKETS];
+    // Hits and time of a key from each age to the next, as seen from the first.
+    let mut waits = 1.0_f32;
+    let steps: [(f32, f32); BUCKETS] = std::array::from_fn(|bucket| {
+        let due = rates[bucket] * spans[bucket].0;
+        let hits = waits * due / (1.0 + due);
+        waits = (waits - hits).max(1e-20);
+        (hits, (hits / rates[bucket]).max(1e-30))
+    });
+    // From the last age back: stretches are joined while the later one is the better.
+    let mut stretches: Vec<(f32, f32)> = Vec::with_capacity(BUCKETS);
+    for bucket in (0..BUCKETS).rev() {
+        let (mut hits, mut time) = steps[bucket];
+        while let Some((later_hits, later_time)) = stretches.pop_if(|later| later.0 * time > hits * later.1) {
+            (hits, time) = (hits + later_hits, time + later_time);
+        }
+        stretches.push((hits, time));
+        scores[bucket] = hits / time;
+    }
+    scores
+}
+
+impl Policy for LearnedSweep {
+    fn access(&self, before: History, now: u8, weight: u32, teaches: bool) -> History {
+        let after = before.accessed(now, weight);
+        // Relaxed, all of them: counts, of which one more or less does not matter.
+        if teaches {
+            if before != History::NEW {
+                let class = usize::from(before.class());
+                let bucket = usize::from(BUCKET_OF[usize::from(before.age(now))]);
+                self.returns[class * BUCKETS + bucket].fetch_add(1, Relaxed);
+                self.waiting[class * TICKS + usize::from(before.tick())].fetch_sub(1, Relaxed);
+            }
+            self.waiting[usize::from(after.class()) * TICKS + usize::from(now)].fetch_add(1, Relaxed);
+            let lessons = self.lessons.fetch_add(1, Relaxed);
+            if lessons >= LESSONS_MIN && now.wrapping_sub(self.learnt_at.load(Relaxed)) >= STEP_TICKS {
+                self.is_due.store(true, Relaxed);
+            }
+        }
+        after
+    }
+
+    fn worth(&self, history: History, now: u8, weight: u32) -> f32 {
+        let bucket = usize::from(BUCKET_OF[usize::from(history.age(now))]);
+        let score = f32::from_bits(self.scores[usize::from(history.class()) * BUCKETS + bucket].load(Relaxed));
+        match self.aim {
+            Aim::Hits => score / weight.max(1) as f32,
+            Aim::Bytes => score,
+        }
+    }
+
+    fn wants_to_learn(&self) -> bool {
+        self.is_due.load(Relaxed)
+    }
+
+    fn learn(&self, now: u8) {
+        let mut evidence = self.evidence.lock().unwrap_or_else(PoisonError::into_inner);
+        let ticks = f32::from(now.wrapping_sub(self.learnt_at.swap(now, Relaxed)));
+        self.is_due.store(false, Relaxed);
+        self.lessons.store(0, Relaxed);
+        let decay = DECAY.powf(ticks / f32::from(STEP_TICKS));
+        for (class, cells) in evidence.0.chunks_exact_mut(BUCKETS).enumerate() {
+            let waiting = self.waiting_of(class, now);
+            for (bucket, cell) in cells.iter_mut().enumerate() {
+                let returns = self.returns[class * BUCKETS + bucket].swap(0, Relaxed) as f32;
+                cell.returns = cell.returns * decay + returns;
+                // As if those that wait now had waited all the while.
+                cell.waited = cell.waited * decay + waiting[bucket] * ticks;
+            }
+        }
+        self.score(&evidence);
+    }
+}
+
+impl LearnedSweep {
+    /// How many keys of a class wait at each age. Those that have become too old for the clock wait no more.
+    fn waiting_of(&self, class: usize, now: u8) -> Rates {
+        let mut waiting = [0.0; BUCKETS];
+        for (tick, count) in self.waiting[class * TICKS..][..TICKS].iter().enumerate() {
+            let (keys, age) = (count.load(Relaxed), usize::from(now.wrapping_sub(tick as u8)));
+            if keys > 0 && age < usize::from(AGES) {
+                waiting[usize::from(BUCKET_OF[age])] += keys as f32;
+            } else if keys != 0 {
+                // Fewer than none: keys too old for the clock that came back were taken for others.
+                count.store(0, Relaxed);
+            }
+        }
+        waiting
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A key that comes every other tick, and many that come once.
+    fn taught() -> (LearnedSweep, History, History) {
+        let sweep = LearnedSweep::default();
+        let mut often = History::NEW;
+        let mut once = History::NEW;
+        for tick in 0..200_u8 {
+            if tick % 2 == 0 {
+                often = sweep.access(often, tick, 100, true);
+            }
+            for _ in 0..50 {
+                once = sweep.access(History::NEW, tick, 100, true);
+            }
+            if sweep.wants_to_learn() {
+                sweep.learn(tick);
+            }
+        }
+        (sweep, often, once)
+    }
+
+    #[test]
+    fn a_key_that_comes_often_is_worth_more_than_one_that_came_once() {
+        let (sweep, often, once) = taught();
+        for age in [0, 1, 2, 5] {
+            assert!(sweep.worth(often, 199 + age, 100) > sweep.worth(once, 199 + age, 100));
+        }
+        assert!(sweep.worth(often, 199, 100) > sweep.worth(often, 199, 200), "what is small is worth more by the byte");
+    }
+
+    #[test]
+    fn the_same_accesses_teach_the_same() {
+        let ((one, often, _), (other, ..)) = (taught(), taught());
+        assert_eq!(one.worth(often, 210, 1), other.worth(often, 210, 1));
+    }
+
+    #[test]
+    fn to_give_up_late_pays_when_the_returns_are_late() {
+        let spans: Vec<_> = (0..BUCKETS).map(span).collect();
+        let mut rates = [0.001; BUCKETS];
+        rates[5] = 10.0;
+        let scores = gittins(&rates, &spans);
+        assert!(scores[..=5].is_sorted() && scores[5] > scores[0] && scores[0] > 10.0 * scores[6]);
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
+        #[test]
+        fn a_score_is_finite_whatever_happens(
+            accesses in proptest::collection::vec((any::<u16>(), any::<u8>(), any::<u32>(), any::<bool>()), 1..600),
+        ) {
+            for aim in [Aim::Hits, Aim::Bytes] {
+                let sweep = LearnedSweep::new(aim);
+                for (number, (bits, now, weight, teaches)) in accesses.iter().enumerate() {
+                    let history = sweep.access(History::from_bits(*bits), *now, *weight, *teaches);
+                    if number % 50 == 0 {
+                        sweep.learn(*now);
+                    }
+                    for weight in [0, 1, *weight, u32::MAX] {
+                        let worth = sweep.worth(history, *now, weight);
+                        prop_assert!(worth.is_finite() && worth >= 0.0, "{}", worth);
+                    }
+                }
+            }
+        }
+    }
+}
