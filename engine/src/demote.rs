@@ -16,9 +16,12 @@ use crate::{
     engine::Core,
     found::is_same,
     index::Look,
-    keeper::{Draw, Evictor},
+    keeper::{CANDIDATES, Draw, Evictor},
     worker::Next,
 };
+
+/// How often it is drawn for a few victims.
+const DRAWS_MAX: u32 = 4;
 
 impl Core {
     /// Lets the `count` least valuable of some entries go; returns how many went.
@@ -36,10 +39,16 @@ impl Core {
     /// The entries of lowest worth among some drawn at random and the next-worst of the last draw.
     fn draw_victims(&self, draw: &mut Draw, count: usize, guard: &Guard) -> Vec<Location> {
         let worth = |record: &Record<'_>| self.keeper.worth(History::from_bits(record.history()), record.bytes());
-        for at in draw.locations(&self.memory, guard).into_iter().flatten() {
-            if let Some(record) = self.memory.record(at, guard) {
-                draw.add(at, worth(&record));
+        // Places of records that wait to be reclaimed do not count.
+        let (mut found, mut tries) = (0, DRAWS_MAX);
+        while found < CANDIDATES / 2 && tries > 0 {
+            for at in draw.locations(&self.memory, guard).into_iter().flatten() {
+                if let Some(record) = self.memory.record(at, guard) {
+                    draw.add(at, worth(&record));
+                    found += 1;
+                }
             }
+            tries -= 1;
         }
         draw.worst(count, |at| self.memory.record(at, guard).map(|record| worth(&record)))
     }

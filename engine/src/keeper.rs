@@ -341,6 +341,8 @@ impl Core {
         if self.memory.blocks_beyond().is_empty() {
             return true;
         }
+        // What has left already makes room for what moves.
+        self.memory.reclaim();
         self.memory.blocks_beyond().for_each(|block| self.evacuate(block));
         // Records first, then the blocks that they leave empty.
         (0..3).for_each(|_| self.memory.reclaim());

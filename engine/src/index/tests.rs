@@ -137,7 +137,7 @@ mod alone {
     #[test]
     fn a_key_whose_record_cannot_be_read_for_a_moment_stays() {
         let (index, failing) = (Index::new().unwrap(), Failing(Cell::new(0)));
-        let count = if cfg!(miri) { 500 } else { 1_500_000 };
+        let count = if cfg!(miri) { 500 } else { 2_500_000 };
         (0..count).for_each(|key| assert_eq!(publish_in(&index, &failing, key, at(key, 0)).unwrap(), Published::New));
         assert!(cfg!(miri) || failing.0.get() > 10, "tags ran out of bits");
         assert!((0..count).all(|key| find(&index, key) == Some(at(key, 0))));

@@ -49,6 +49,10 @@ impl Cut {
         (self.0 >> 16 & 0xffff) as usize
     }
 
+    fn is_pages(self) -> bool {
+        self.0 & 0xffff == PAGE_BYTES / 8 && self.places() == BLOCK_PAGES
+    }
+
     /// The offset of a place in its block, if a record may start there.
     #[inline]
     fn offset(self, place: usize) -> Option<u64> {
@@ -404,12 +408,26 @@ impl Places {
         lists.blocks.get(below(lists.blocks.len())).map(|block| *block as usize)
     }
 
-    /// A place of a block where a record may be, drawn at random.
+    /// A place of a block that somebody has, drawn at random: the next one from where the draw fell.
     pub(super) fn draw_place(&self, block: usize, random: impl FnOnce(u64) -> u64, guard: &Guard) -> Option<usize> {
         let cut = self.cut(block, guard);
-        let place = random(cut.places().max(1) as u64) as usize;
-        // Of pages only a few start a record: the next one that does.
-        (place..place + BLOCK_PAGES).map(|place| place % cut.places().max(1)).find(|place| cut.offset(*place).is_some())
+        if cut == Cut::NONE {
+            return None;
+        }
+        let start = random(cut.places() as u64) as usize;
+        if cut.is_pages() {
+            return (start..start + BLOCK_PAGES)
+                .map(|place| place % BLOCK_PAGES)
+                .find(|place| cut.offset(*place).is_some());
+        }
+        // Relaxed: whoever draws looks at the place himself.
+        let words = &self.bits[block * WORDS..][..cut.places().div_ceil(64)];
+        let taken = |index: usize| words[index % words.len()].load(Ordering::Relaxed);
+        let first = taken(start / 64) & (u64::MAX << (start % 64));
+        let (index, word) = std::iter::once((start / 64, first))
+            .chain((start / 64 + 1..=start / 64 + words.len()).map(|index| (index, taken(index))))
+            .find(|(_, word)| *word != 0)?;
+        Some(index % words.len() * 64 + word.trailing_zeros() as usize)
     }
 
     /// The block to empty for another class's sake: the emptiest of the class that has most room in its other blocks.
