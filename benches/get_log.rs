@@ -20,7 +20,7 @@ fn get_log(criterion: &mut Criterion) {
     group.throughput(Throughput::Elements(1));
     for keys in sizes {
         let dir = dir();
-        let store = Store::open(dir.path()).expect("an empty directory");
+        let store = Store::builder().memory_capacity(0).open(dir.path()).expect("an empty directory");
         fill(&store, keys).expect("room for the data");
         let mut hits = Lookups::new(0..keys);
         group.bench_function(BenchmarkId::new("get_hit", keys), |bencher| {

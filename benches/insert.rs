@@ -37,7 +37,7 @@ struct Renewed {
 impl Renewed {
     fn new(write_bytes: u64) -> Self {
         let dir = dir();
-        let store = Some(Store::open(dir.path()).expect("an empty directory"));
+        let store = Some(Store::builder().memory_capacity(0).open(dir.path()).expect("an empty directory"));
         let writes_max = STORE_BYTES_MAX / write_bytes;
         Self { store, dir, left: writes_max, index: 0, writes_max }
     }
@@ -45,7 +45,7 @@ impl Renewed {
     fn renew(&mut self) {
         self.store = None;
         self.dir = dir();
-        self.store = Some(Store::open(self.dir.path()).expect("an empty directory"));
+        self.store = Some(Store::builder().memory_capacity(0).open(self.dir.path()).expect("an empty directory"));
         self.left = self.writes_max;
     }
 
@@ -82,7 +82,7 @@ fn single(criterion: &mut Criterion) {
     group.bench_function("overwrite", |bencher| {
         let keys = if is_test() { 100 } else { 100_000 };
         let (dir, mut lookups) = (dir(), Lookups::new(0..keys));
-        let mut store = Store::open(dir.path()).expect("an empty directory");
+        let mut store = Store::builder().memory_capacity(0).open(dir.path()).expect("an empty directory");
         fill(&store, keys).expect("room for the data");
         let mut written = 0;
         bencher.iter_custom(|count| {
@@ -110,7 +110,7 @@ fn renewed_at(dir: &TempDir, keys: u64) -> Store {
     for path in old {
         let _ = if path.is_dir() { std::fs::remove_dir_all(path) } else { std::fs::remove_file(path) };
     }
-    let store = Store::open(next).expect("an empty directory");
+    let store = Store::builder().memory_capacity(0).open(next).expect("an empty directory");
     fill(&store, keys).expect("room for the data");
     store
 }

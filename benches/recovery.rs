@@ -25,7 +25,7 @@ fn recovery(criterion: &mut Criterion) {
     group.sample_size(10);
     for keys in sizes {
         let dir = dir();
-        let store = Store::open(dir.path()).expect("an empty directory");
+        let store = Store::builder().memory_capacity(0).open(dir.path()).expect("an empty directory");
         fill(&store, keys).expect("room for the data");
         group.throughput(Throughput::Elements(keys));
         group.bench_function(BenchmarkId::new("killed", keys), |bencher| {
@@ -42,7 +42,7 @@ fn open_copy(from: &Path, keys: u64) -> Duration {
         fs::copy(entry.path(), copy.path().join(entry.file_name())).expect("room for a copy");
     }
     let start = Instant::now();
-    let store = Store::open(copy.path()).expect("a store that a kill left");
+    let store = Store::builder().memory_capacity(0).open(copy.path()).expect("a store that a kill left");
     let found = store.get(key(keys - 1)).expect("a sound store");
     let elapsed = start.elapsed();
     assert!(found.is_some() && store.len() == keys, "the copy lacks records");

@@ -375,7 +375,8 @@ impl Core {
                     break;
                 }
                 // The further behind, the less choosy.
-                let count = if resident > self.budget.high() { VICTIMS_MAX } else { 1 };
+                let each = (resident / self.memory.records().max(1)).max(1);
+                let count = ((resident - bytes) / each / ROUND as u64).clamp(1, VICTIMS_MAX as u64) as usize;
                 fruitless = if self.evict_some(Evictor::Keeper, count, reason, &guard) > 0 { 0 } else { fruitless + 1 };
             }
         }

@@ -79,8 +79,11 @@ impl Core {
             return true;
         }
         self.wake_keeper();
-        if !fits(self.budget.bound()) {
-            self.evict_some(Evictor::Inserter, EVICTED_INLINE_MAX, Count::EvictedCapacity, guard);
+        for _ in 0..EVICTED_INLINE_MAX {
+            if fits(self.budget.bound()) {
+                break;
+            }
+            self.evict_some(Evictor::Inserter, 1, Count::EvictedCapacity, guard);
         }
         fits(self.budget.bound_hard())
     }

@@ -1,5 +1,7 @@
 //! Traces, and what others reach on them. Also used by the hit-ratio test of the front door.
 
+#![allow(dead_code, reason = "each test file uses a part")]
+
 use std::{collections::BTreeMap, fs, path::Path};
 
 /// An access trace.

@@ -23,7 +23,7 @@ impl Engine for Thermocline {
             Mode::Buffered => Durability::Buffered,
             Mode::Synced => Durability::Synced,
         };
-        Ok(Self { store: Store::builder().durability(durability).open(dir)? })
+        Ok(Self { store: Store::builder().memory_capacity(0).durability(durability).open(dir)? })
     }
 
     fn insert(&self, key: &Key, value: &[u8]) -> Result<()> {
