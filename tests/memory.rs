@@ -14,6 +14,16 @@ fn store(capacity: u64) -> (tempfile::TempDir, Store) {
     (dir, store)
 }
 
+/// Waits until `is_so`: the store's threads may be at work.
+fn settles(is_so: impl Fn() -> bool) -> bool {
+    (0..10_000).any(|_| {
+        is_so() || {
+            std::thread::sleep(Duration::from_millis(1));
+            false
+        }
+    })
+}
+
 fn tier(store: &Store, key: &str) -> Option<Tier> {
     store.metadata(key).unwrap().map(|metadata| metadata.tier)
 }
@@ -106,15 +116,21 @@ fn volatile_writes_reach_the_log_when_they_leave_memory_and_by_sync_and_close() 
 #[test]
 fn a_store_in_memory_keeps_what_fits_and_nothing_else() {
     let store = Store::builder().memory_capacity(256 << 10).in_memory().unwrap();
+    let mut found = 0;
     for key in 0..10_000_u32 {
         store.insert(key.to_le_bytes(), [key as u8; 100]).unwrap();
-        assert_eq!(store.get(key.to_le_bytes()).unwrap().as_deref(), Some(&[key as u8; 100][..]), "key {key}");
+        // What has just come may be the first to leave.
+        if let Some(value) = store.get(key.to_le_bytes()).unwrap() {
+            assert_eq!(value, [key as u8; 100], "key {key}");
+            found += 1;
+        }
     }
+    assert!(found > 9_000, "{found}");
     let stats = store.stats();
     assert!(stats.memory.bytes <= (256 << 10) * 101 / 100, "{stats:?}");
     assert!(stats.evictions.capacity > 7_000, "{stats:?}");
-    assert_eq!(store.len(), store.iter().count() as u64);
-    assert_eq!(store.iter().count(), store.resident_keys().count());
+    assert!(settles(|| store.len() == store.iter().count() as u64));
+    assert!(settles(|| store.iter().count() == store.resident_keys().count()));
     for entry in store.iter() {
         let (key, value) = entry.unwrap();
         assert_eq!(value, [key[0]; 100]);
@@ -180,7 +196,8 @@ fn the_capacity_can_be_changed_while_entries_come() {
     }
     store.set_memory_capacity(8 << 20);
     fill(300_000);
-    assert!(store.stats().memory.bytes > 4 << 20);
+    let large = store.stats();
+    assert!(large.memory.bytes > 4 << 20, "{large:?}");
     assert_eq!(store.len(), 160_000);
 }
 
@@ -284,8 +301,8 @@ fn nobody_sees_a_wrong_or_older_value_while_records_move() {
             }
         });
         assert!(reads.into_inner() > 100);
-        assert_eq!(store.len(), store.iter().count() as u64);
-        assert_eq!(store.len(), store.len_estimate());
+        assert!(settles(|| store.len() == store.iter().count() as u64));
+        assert!(settles(|| store.len() == store.len_estimate()));
         assert!(store.health().is_well(), "{:?}", store.health());
         let before: std::collections::BTreeMap<_, _> =
             store.iter().map(|entry| entry.map(|(key, value)| (key, value.to_vec())).unwrap()).collect();

@@ -12,6 +12,7 @@ use thermocline_tiers::{
 };
 
 use crate::{
+    budget::INDEX_BYTES,
     counters::Count,
     engine::Core,
     found::is_same,
@@ -24,8 +25,8 @@ use crate::{
 const DRAWS_MAX: u32 = 4;
 
 impl Core {
-    /// Lets the `count` least valuable of some entries go; returns how many went.
-    pub(crate) fn evict_some(&self, who: Evictor, count: usize, reason: Count, guard: &Guard) -> usize {
+    /// Lets the `count` least valuable of some entries go; returns the bytes that went.
+    pub(crate) fn evict_some(&self, who: Evictor, count: usize, reason: Count, guard: &Guard) -> u64 {
         let victims = self.draw_victims(&mut self.keeper.draw(who), count, guard);
         // Their index lines come while the others are looked at.
         for victim in &victims {
@@ -33,7 +34,11 @@ impl Core {
                 self.index.prefetch(self.log.keys().hash(record.key()));
             }
         }
-        victims.into_iter().filter(|victim| self.demote(*victim, reason, guard).unwrap_or(false)).count()
+        let bytes = |victim| {
+            let bytes = self.memory.record(victim, guard)?.bytes() + INDEX_BYTES;
+            self.demote(victim, reason, guard).unwrap_or(false).then_some(bytes)
+        };
+        victims.into_iter().filter_map(bytes).sum()
     }
 
     /// The entries of lowest worth among some drawn at random and the next-worst of the last draw.

@@ -109,12 +109,14 @@ impl Draw {
         })
     }
 
-    /// One more, unless it is one already.
-    pub(crate) fn add(&mut self, at: Location, worth: f32) {
-        if self.candidates.iter().all(|(_, other)| *other != at) {
+    /// One more, unless it is one already; whether it was none.
+    pub(crate) fn add(&mut self, at: Location, worth: f32) -> bool {
+        let is_new = self.candidates.iter().all(|(_, other)| *other != at);
+        if is_new {
             self.candidates.push((worth, at));
             self.fresh += 1;
         }
+        is_new
     }
 
     /// Takes out the `count` of lowest worth, and forgets all but the next few. `worth` says what the ones of the last draw
@@ -207,9 +209,10 @@ impl Keeper {
             && draw.candidates.len() < 2 * CANDIDATES
         {
             let worth = self.worth(History::from_bits(history), weight);
-            draw.add(at, worth);
-            // It may change until then.
-            draw.fresh -= 1;
+            if draw.add(at, worth) {
+                // It may change until then.
+                draw.fresh -= 1;
+            }
         }
     }
 
@@ -308,7 +311,7 @@ impl Core {
         if self.keeper.policy.wants_to_learn() {
             self.keeper.policy.learn(self.keeper.tick());
         }
-        self.evict_down_to(self.budget.low(), Count::EvictedCapacity);
+        self.evict_while(|_| self.resident_bytes().saturating_sub(self.budget.low()), Count::EvictedCapacity);
         let is_within = self.shrink_arena();
         let has_room = self.free_some();
         self.memory.reclaim();
@@ -324,9 +327,10 @@ impl Core {
             }
             match self.memory.emptiest_block() {
                 Some(block) => self.evacuate(block),
+                // What left already makes room when its readers are gone.
+                None if self.memory.waiting_bytes() >= STARVED_BYTES => return false,
                 None => {
-                    let fewer = self.resident_bytes().saturating_sub(STARVED_BYTES);
-                    self.evict_down_to(fewer, Count::EvictedCapacity);
+                    self.evict_while(|gone| STARVED_BYTES.saturating_sub(gone), Count::EvictedCapacity);
                 }
             }
             (0..2).for_each(|_| self.memory.reclaim());
@@ -363,24 +367,25 @@ impl Core {
         }
     }
 
-    /// Lets the least valuable entries go until the tier takes at most `bytes`; returns the bytes that went.
-    fn evict_down_to(&self, bytes: u64, reason: Count) -> u64 {
-        let before = self.resident_bytes();
-        let mut fruitless = 0;
-        while self.resident_bytes() > bytes && fruitless < ROUND && !self.keeper.is_ending.load(Ordering::Relaxed) {
+    /// Lets the least valuable entries go until nothing is left of what `too_many` says after so many bytes went; returns those.
+    fn evict_while(&self, too_many: impl Fn(u64) -> u64, reason: Count) -> u64 {
+        let (mut gone, mut fruitless) = (0, 0);
+        while too_many(gone) > 0 && fruitless < ROUND && !self.keeper.is_ending.load(Ordering::Relaxed) {
             let guard = Guard::pin();
             for _ in 0..ROUND {
-                let resident = self.resident_bytes();
-                if resident <= bytes {
+                let bytes = too_many(gone);
+                if bytes == 0 {
                     break;
                 }
                 // The further behind, the less choosy.
-                let each = (resident / self.memory.records().max(1)).max(1);
-                let count = ((resident - bytes) / each / ROUND as u64).clamp(1, VICTIMS_MAX as u64) as usize;
-                fruitless = if self.evict_some(Evictor::Keeper, count, reason, &guard) > 0 { 0 } else { fruitless + 1 };
+                let each = (self.resident_bytes() / self.memory.records().max(1)).max(1);
+                let count = (bytes / each / ROUND as u64).clamp(1, VICTIMS_MAX as u64) as usize;
+                let went = self.evict_some(Evictor::Keeper, count, reason, &guard);
+                fruitless = if went > 0 { 0 } else { fruitless + 1 };
+                gone += went;
             }
         }
-        before.saturating_sub(self.resident_bytes())
+        gone
     }
 
     /// Changes the capacity of the memory tier. What is too much leaves behind the call's back.
@@ -454,8 +459,7 @@ impl Tier for Tenant {
 
     fn evict(&self, bytes: u64) -> u64 {
         let Some(core) = self.0.upgrade() else { return 0 };
-        let target = core.resident_bytes().saturating_sub(bytes);
-        let went = core.evict_down_to(target, Count::EvictedPressure);
+        let went = core.evict_while(|gone| bytes.saturating_sub(gone), Count::EvictedPressure);
         // The allowance bounds the arena, too.
         core.shrink_arena();
         went

@@ -270,6 +270,11 @@ impl Memory {
         self.arena.places().free_bytes()
     }
 
+    /// Bytes of records that were retired and whose places wait for guards to go.
+    pub fn waiting_bytes(&self) -> u64 {
+        self.arena.waiting_bytes()
+    }
+
     /// The block that is worth emptying for the sake of other sizes: the emptiest of the size that has most room. `None` if
     /// none has much.
     pub fn emptiest_block(&self) -> Option<usize> {

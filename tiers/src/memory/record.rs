@@ -111,6 +111,8 @@ pub(super) fn arena_bytes(record: &NewRecord<'_>) -> u64 {
 pub(super) struct Arena {
     words: Reserved<AtomicU64>,
     places: Arc<Places>,
+    /// Bytes of records that were retired while there were guards.
+    waiting_bytes: AtomicU64,
 }
 
 impl Ground for Arena {
@@ -140,11 +142,16 @@ impl Arena {
     pub(super) fn new(bytes: u64) -> std::io::Result<Self> {
         let words = Reserved::<AtomicU64>::plain((bytes / 8) as usize)?;
         let places = Places::new((words.len() as u64 * 8).min(bytes))?;
-        Ok(Self { words, places: Arc::new(places) })
+        Ok(Self { words, places: Arc::new(places), waiting_bytes: AtomicU64::new(0) })
     }
 
     pub(super) fn places(&self) -> &Places {
         &self.places
+    }
+
+    /// Bytes of records that were retired and wait for guards to go.
+    pub(super) fn waiting_bytes(&self) -> u64 {
+        self.waiting_bytes.load(Ordering::Relaxed)
     }
 
     /// The header at an offset.
@@ -276,7 +283,10 @@ impl Arena {
     /// Retires records whose life was taken.
     pub(super) fn retire(self: &Arc<Self>, ended: Ended, guard: &Guard) {
         let arena = self.clone();
+        // Relaxed: a sum.
+        self.waiting_bytes.fetch_add(ended.bytes, Ordering::Relaxed);
         guard.retire(move || {
+            arena.waiting_bytes.fetch_sub(ended.bytes, Ordering::Relaxed);
             for offset in ended.offsets {
                 // SAFETY: `Ended` has offsets of records that `end` said `true` of, each once; their guards are gone, for
                 // `retire` waited for them.
