@@ -72,7 +72,7 @@ fn replay_all(directory: &Path) {
     let mean = gains.iter().sum::<f64>() / gains.len() as f64;
     let worst = gains.iter().copied().fold(100.0, f64::min);
     println!("{} cells, mean {mean:+.2} %, worst {worst:+.2} %", gains.len());
-    assert!(mean > 8.0 && worst > -3.0);
+    assert!(mean > 9.0 && worst > -3.0);
 }
 
 #[test]

@@ -11,9 +11,11 @@ pub(crate) const INDEX_BYTES: u64 = 14;
 const OVERSHOOT: u64 = 100;
 /// Memory of the arena beyond the capacity of a small tier, for blocks that are not full.
 const SLACK_BYTES: u64 = 2 << 20;
-/// So much of the capacity is kept free, so that inserting threads need not evict.
+/// So much of the capacity of a large tier is kept free, so that inserting threads need not evict.
 const HEADROOM: u64 = 128;
 const HEADROOM_BYTES_MAX: u64 = 4 << 20;
+/// Where it would be less, inserting threads let entries go one by one: who leaves is chosen best at that moment.
+const HEADROOM_BYTES_MIN: u64 = 64 << 10;
 
 /// So much of the arena is kept free for records of any size, at most.
 const FREE_BYTES_MAX: u64 = 4 << 20;
@@ -60,16 +62,21 @@ impl Budget {
         bound + bound / OVERSHOOT
     }
 
-    /// Above this entries are asked to leave, down to [`low`](Self::low).
+    /// Above this the keeper lets entries go, down to [`low`](Self::low).
     pub(crate) fn high(&self) -> u64 {
         let bound = self.bound();
-        bound - (bound / HEADROOM).min(HEADROOM_BYTES_MAX) / 2
+        bound - headroom(bound) / 2
+    }
+
+    /// Whether the keeper lets entries go before writers have to.
+    pub(crate) fn has_headroom(&self) -> bool {
+        self.high() < self.bound()
     }
 
     /// See [`high`](Self::high).
     pub(crate) fn low(&self) -> u64 {
         let bound = self.bound();
-        bound - (bound / HEADROOM).min(HEADROOM_BYTES_MAX)
+        bound - headroom(bound)
     }
 
     /// What the arena may take of the machine's memory beside the index words of so many entries.
@@ -100,5 +107,12 @@ impl Budget {
 
     pub(crate) fn release(&self, bytes: u64) {
         self.reserved.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
+fn headroom(bound: u64) -> u64 {
+    match (bound / HEADROOM).min(HEADROOM_BYTES_MAX) {
+        ..HEADROOM_BYTES_MIN => 0,
+        headroom => headroom,
     }
 }

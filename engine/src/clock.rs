@@ -80,6 +80,12 @@ impl Clock {
         self.at(ClockId::Monotonic)
     }
 
+    /// The same, up to a timer tick late and for less.
+    #[inline]
+    pub(crate) fn now_coarse_ms(&self) -> u64 {
+        self.at(COARSE)
+    }
+
     #[inline]
     fn at(&self, clock: ClockId) -> u64 {
         match &self.source {
@@ -98,7 +104,7 @@ impl Clock {
     pub(crate) fn draw(&self, count: u64) -> u64 {
         // Relaxed: a sequence orders nothing by itself; slots and the log's words do.
         let first = self.next.fetch_add(count, Ordering::Relaxed);
-        if created_ms(first) >= self.at(COARSE).min(SEQUENCE_EPOCH_MS + TIME_MS_MAX) {
+        if created_ms(first) >= self.now_coarse_ms().min(SEQUENCE_EPOCH_MS + TIME_MS_MAX) {
             return first;
         }
         self.lift();
@@ -106,7 +112,7 @@ impl Clock {
     }
 
     fn lift(&self) {
-        let floor = self.at(COARSE).saturating_sub(SEQUENCE_EPOCH_MS).min(TIME_MS_MAX) << SEQUENCE_COUNT_BITS;
+        let floor = self.now_coarse_ms().saturating_sub(SEQUENCE_EPOCH_MS).min(TIME_MS_MAX) << SEQUENCE_COUNT_BITS;
         self.next.fetch_max(floor, Ordering::Relaxed);
     }
 

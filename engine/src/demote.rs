@@ -1,6 +1,6 @@
 //! Demote: have the key's slot name the log again and let the record in memory go.
 //!
-//! Holds what leaving memory takes. Who leaves is the policy's choice; this file draws the candidates. Invariant: a record
+//! Holds what leaving memory takes. Who leaves is the policy's choice; this file asks it about candidates. Invariant: a record
 //! leaves its slot only for the record in the log that says the same, or, in a store without a log, for nothing; a key
 //! that was written or removed meanwhile is left alone.
 
@@ -17,20 +17,32 @@ use crate::{
     engine::Core,
     found::is_same,
     index::Look,
-    keeper::{CANDIDATES, Draw, Evictor},
+    keeper::{Evictor, VICTIMS_MAX},
+    sweep::{MET, Sweep},
     worker::Next,
 };
 
-/// How often it is drawn for a few victims.
-const DRAWS_MAX: u32 = 4;
+/// How often the hand moves on for a few victims.
+const MOVES_MAX: u32 = 4;
 
 impl Core {
-    /// Lets the `count` least valuable of some entries go; returns the bytes that went.
-    pub(crate) fn evict_some(&self, who: Evictor, count: usize, reason: Count, guard: &Guard) -> u64 {
-        let victims = self.draw_victims(&mut self.keeper.draw(who), count, guard);
-        // Their index lines come while the others are looked at.
-        for victim in &victims {
-            if let Some(record) = self.memory.record(*victim, guard) {
+    /// Lets the `count` least valuable of some entries go, among them perhaps a newcomer; returns the bytes that went.
+    pub(crate) fn evict_some(
+        &self,
+        who: Evictor,
+        count: usize,
+        newcomer: Option<Location>,
+        reason: Count,
+        guard: &Guard,
+    ) -> u64 {
+        let mut victims = [None; VICTIMS_MAX];
+        {
+            let sweep = &mut self.keeper.sweep(who, guard);
+            self.look_at_some(sweep, newcomer, guard);
+            let tick = self.keeper.tick();
+            victims[..count].fill_with(|| sweep.worst(tick, |at| self.worth_of(at, guard)));
+            // Its index line comes until it is its turn.
+            if let Some(record) = sweep.next_worst().and_then(|at| self.memory.record(at, guard)) {
                 self.index.prefetch(self.log.keys().hash(record.key()));
             }
         }
@@ -38,24 +50,29 @@ impl Core {
             let bytes = self.memory.record(victim, guard)?.bytes() + INDEX_BYTES;
             self.demote(victim, reason, guard).unwrap_or(false).then_some(bytes)
         };
-        victims.into_iter().filter_map(bytes).sum()
+        victims.into_iter().flatten().filter_map(bytes).sum()
     }
 
-    /// The entries of lowest worth among some drawn at random and the next-worst of the last draw.
-    fn draw_victims(&self, draw: &mut Draw, count: usize, guard: &Guard) -> Vec<Location> {
-        let worth = |record: &Record<'_>| self.keeper.worth(History::from_bits(record.history()), record.bytes());
+    fn worth_of(&self, at: Location, guard: &Guard) -> Option<f32> {
+        let record = self.memory.record(at, guard)?;
+        Some(self.keeper.worth(History::from_bits(record.history()), record.bytes()))
+    }
+
+    fn look_at_some(&self, sweep: &mut Sweep, newcomer: Option<Location>, guard: &Guard) {
+        let (mut found, mut tries) = (0, MOVES_MAX);
         // Places of records that wait to be reclaimed do not count.
-        let (mut found, mut tries) = (0, DRAWS_MAX);
-        while found < CANDIDATES / 2 && tries > 0 {
-            for at in draw.locations(&self.memory, guard).into_iter().flatten() {
-                if let Some(record) = self.memory.record(at, guard) {
-                    draw.add(at, worth(&record));
+        while found < MET / 2 && tries > 0 {
+            for at in sweep.meet(&self.memory, guard).into_iter().flatten() {
+                if let Some(worth) = self.worth_of(at, guard) {
+                    sweep.add(at, worth);
                     found += 1;
                 }
             }
             tries -= 1;
         }
-        draw.worst(count, |at| self.memory.record(at, guard).map(|record| worth(&record)))
+        if let Some((at, worth)) = newcomer.and_then(|at| Some((at, self.worth_of(at, guard)?))) {
+            sweep.add(at, worth);
+        }
     }
 
     /// Lets the record at `at` go from memory; `false` if the key's slot names something else by now. A dirty one is
@@ -76,7 +93,7 @@ impl Core {
         }
         let left = if self.options.in_memory { Count::Taken } else { Count::Demotion };
         self.counters.add_all([(reason, 1), (left, 1)], guard);
-        self.keeper.note_eviction(record.key(), reason, self.clock.now_ms());
+        self.keeper.note_eviction(record.key(), reason, self.clock.now_coarse_ms());
         self.memory.retire(at, guard);
         Ok(true)
     }
@@ -173,7 +190,7 @@ impl Core {
     /// reads or holds them.
     pub(crate) fn evacuate(&self, block: usize) {
         let guard = Guard::pin();
-        self.memory.set_closed(block, true, &guard);
+        self.memory.close(block, &guard);
         for (at, record) in self.memory.records_of(block, &guard) {
             // A dirty one gets its home before it moves: whoever walks to find those may be behind us already.
             let home = match record.home() {

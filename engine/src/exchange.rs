@@ -118,9 +118,8 @@ impl Core {
         if published == Published::Kept {
             return Ok(false);
         }
-        placed.published();
         self.count_exchanged(record, published, 0, guard);
-        self.wake_keeper_if_full();
+        self.settle_placed(Some(placed), published, guard);
         Ok(true)
     }
 

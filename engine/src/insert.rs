@@ -154,10 +154,8 @@ impl Core {
         let Some(placed) = self.place_in_memory(record, None, 0, guard) else { return Ok(false) };
         let known = self.known(hash, record.key, guard)?;
         let published = self.publish(hash, record, placed.location(), known, guard)?;
-        if published != Published::Kept {
-            placed.published();
-        }
         self.count_published(record, published, 0, guard);
+        self.settle_placed(Some(placed), published, guard);
         Ok(true)
     }
 
@@ -169,11 +167,19 @@ impl Core {
             return self.remove_from_memory(hash, record.key, guard).map(|_| ());
         };
         let published = self.publish(hash, record, placed.location(), None, guard)?;
-        if published != Published::Kept {
-            placed.published();
-        }
         self.count_published(record, published, 0, guard);
+        self.settle_placed(Some(placed), published, guard);
         Ok(())
+    }
+
+    /// Lets a record in memory be, if a slot names it, and makes up for the room that it takes.
+    #[inline]
+    pub(crate) fn settle_placed(&self, placed: Option<memory::Placed<'_>>, published: Published, guard: &Guard) {
+        if let Some(placed) = placed.filter(|_| published != Published::Kept) {
+            let at = placed.location();
+            placed.published();
+            self.settle(at, guard);
+        }
     }
 
     /// The location and the sequence of a key, where a read can fail: then it shall fail before anything is written,
@@ -217,13 +223,12 @@ impl Core {
                 return Err(error);
             }
         };
-        if let Some(placed) = placed.filter(|_| published != Published::Kept) {
-            placed.published();
-        }
         if logged.wants_ahead {
             self.prepare_ahead();
         }
-        Ok(self.count_published(record, published, record.bytes(), guard))
+        let displaced = self.count_published(record, published, record.bytes(), guard);
+        self.settle_placed(placed, published, guard);
+        Ok(displaced)
     }
 
     /// Has the key's slot name `at` unless a newer record is there, and hands the key's history on.
@@ -244,7 +249,7 @@ impl Core {
             if !remembers {
                 return;
             }
-            history.set(self.keeper.access(hash, before, Memory::bytes_of(record)));
+            history.set(self.access(hash, before, Memory::bytes_of(record)));
             let in_memory = Some(at).filter(|at| at.kind() == Kind::Memory);
             if let Some(record) = in_memory.and_then(|at| self.memory.record(at, guard)) {
                 record.set_history(history.get());

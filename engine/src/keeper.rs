@@ -1,6 +1,6 @@
 //! The keeper of the memory tier: who is in it, how far it is filled, and the threads that see to that.
 //!
-//! Holds the policy, the clock of accesses, the draw of victims and the bounded list of those who left. The work itself is in
+//! Holds the policy, the clock of accesses, the sweeps for victims and the bounded list of those who left. The work itself is in
 //! `promote.rs` and `demote.rs`. Invariant: the threads end before the store does.
 
 use std::{
@@ -12,25 +12,24 @@ use std::{
     time::{Duration, UNIX_EPOCH},
 };
 
+use crossbeam_utils::CachePadded;
 use thermocline_eviction::{History, Janitor, LearnedSweep, Options, Policy, Ticks, Tier, Watch, teachers};
-use thermocline_tiers::{
-    Guard, Location,
-    memory::{Census, Memory},
-};
+use thermocline_tiers::Guard;
 
 use crate::{
     counters::Count,
     engine::Core,
     inspect::{Eviction, Reason},
+    sweep::Sweep,
     worker::{Next, Worker},
 };
 
-/// How many entries are drawn for each one that leaves, and how many of the last draw's are looked at again.
-pub(crate) const CANDIDATES: usize = 8;
-/// How many leave of those at most.
-const VICTIMS_MAX: usize = 4;
-/// Blocks that records are drawn from, replaced one by one.
-const BLOCKS: usize = 64;
+/// How many leave of those that are looked at together, at most.
+pub(crate) const VICTIMS_MAX: usize = 4;
+/// So many entries have to leave for each that leaves more at a time.
+const BEHIND: u64 = 256;
+/// So many threads let entries go without waiting for each other.
+const INSERTERS: usize = 15;
 /// How many evictions are remembered.
 const EVICTIONS_REMEMBERED: usize = 1024;
 /// What an entry is taken to weigh before there are any.
@@ -50,8 +49,8 @@ pub(crate) struct Keeper {
     teachers_mask: AtomicU64,
     /// How many entries the clock thinks fit.
     entries: AtomicU64,
-    /// The keeper's, and that of threads that need room at once.
-    draws: [Mutex<Draw>; 2],
+    /// The keeper's, and those of threads that need room at once.
+    sweeps: [CachePadded<Mutex<Sweep>>; 1 + INSERTERS],
     evictions: Mutex<VecDeque<(Vec<u8>, Count, u64)>>,
     worker: Worker,
     janitor: OnceLock<Janitor>,
@@ -65,80 +64,6 @@ pub(crate) enum Evictor {
     Inserter,
 }
 
-/// Entries that may leave next.
-#[derive(Debug)]
-pub(crate) struct Draw {
-    random: fastrand::Rng,
-    census: Census,
-    /// Draws until the next census.
-    left: u32,
-    /// Blocks to draw from.
-    blocks: Vec<usize>,
-    candidates: Vec<(f32, Location)>,
-    /// How many of them, the last, were drawn just now.
-    fresh: usize,
-}
-
-impl Default for Draw {
-    fn default() -> Self {
-        let random = fastrand::Rng::with_seed(1);
-        Self { random, census: Census::default(), left: 0, blocks: Vec::new(), candidates: Vec::new(), fresh: 0 }
-    }
-}
-
-impl Draw {
-    /// Locations of some records, drawn at random. Their cache lines are on their way.
-    pub(crate) fn locations(&mut self, memory: &Memory, guard: &Guard) -> [Option<Location>; CANDIDATES] {
-        let Self { random, census, left, blocks, .. } = self;
-        if *left == 0 {
-            memory.count(census);
-            // Often enough for a few records, rarely enough for many.
-            *left = (memory.records() / 16).clamp(1, 256) as u32;
-        }
-        *left -= 1;
-        // One of the blocks is drawn anew each time: drawing one takes a lock.
-        if let Some(drawn) = memory.draw_block(census, |below| random.u64(..below)) {
-            if blocks.len() == BLOCKS {
-                blocks.swap_remove(random.usize(..BLOCKS));
-            }
-            blocks.push(drawn);
-        }
-        std::array::from_fn(|_| {
-            let block = *blocks.get(random.usize(..blocks.len().max(1)))?;
-            memory.draw(block, |below| random.u64(..below), guard)
-        })
-    }
-
-    /// One more, unless it is one already; whether it was none.
-    pub(crate) fn add(&mut self, at: Location, worth: f32) -> bool {
-        let is_new = self.candidates.iter().all(|(_, other)| *other != at);
-        if is_new {
-            self.candidates.push((worth, at));
-            self.fresh += 1;
-        }
-        is_new
-    }
-
-    /// Takes out the `count` of lowest worth, and forgets all but the next few. `worth` says what the ones of the last draw
-    /// are worth now, if they are still there.
-    pub(crate) fn worst(&mut self, count: usize, worth: impl Fn(Location) -> Option<f32>) -> Vec<Location> {
-        let old = self.candidates.len().saturating_sub(self.fresh);
-        for index in (0..old).rev() {
-            let (known, at) = &mut self.candidates[index];
-            match worth(*at) {
-                Some(now) => *known = now,
-                None => drop(self.candidates.swap_remove(index)),
-            }
-        }
-        self.fresh = 0;
-        self.candidates.sort_unstable_by(|(a, _), (b, _)| b.total_cmp(a));
-        let left = self.candidates.len().saturating_sub(count);
-        let worst = self.candidates.drain(left..).map(|(_, at)| at).collect();
-        self.candidates.drain(..self.candidates.len().saturating_sub(CANDIDATES));
-        worst
-    }
-}
-
 impl Keeper {
     pub(crate) fn new(capacity: u64) -> Self {
         let entries = (capacity / WEIGHT_GUESS).max(1);
@@ -148,7 +73,7 @@ impl Keeper {
             batch_mask: AtomicU64::new(0),
             teachers_mask: AtomicU64::new(0),
             entries: AtomicU64::new(entries),
-            draws: Default::default(),
+            sweeps: std::array::from_fn(|number| Mutex::new(Sweep::new(number)).into()),
             evictions: Mutex::default(),
             worker: Worker::new("thermocline-keep"),
             janitor: OnceLock::new(),
@@ -193,27 +118,26 @@ impl Keeper {
         self.policy.access(before, now, clamp(weight), teaches).to_bits()
     }
 
+    /// Whether there is something to learn.
+    pub(crate) fn wants_to_learn(&self) -> bool {
+        self.policy.wants_to_learn()
+    }
+
+    fn learn(&self) {
+        self.policy.learn(self.tick());
+    }
+
     pub(crate) fn worth(&self, history: History, weight: u64) -> f32 {
         self.policy.worth(history, self.tick(), clamp(weight))
     }
 
-    /// A draw. Whoever has it looks at a few records and gives it back.
-    pub(crate) fn draw(&self, who: Evictor) -> MutexGuard<'_, Draw> {
-        self.draws[who as usize].lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Has an entry that has just come looked at with the next ones that are drawn: it may be worth less than they. Unless
-    /// they are being looked at now.
-    pub(crate) fn offer(&self, at: Location, history: u16, weight: u64) {
-        if let Ok(mut draw) = self.draws[Evictor::Keeper as usize].try_lock()
-            && draw.candidates.len() < 2 * CANDIDATES
-        {
-            let worth = self.worth(History::from_bits(history), weight);
-            if draw.add(at, worth) {
-                // It may change until then.
-                draw.fresh -= 1;
-            }
-        }
+    /// A sweep. Whoever has it looks at a few records and gives it back.
+    pub(crate) fn sweep(&self, who: Evictor, guard: &Guard) -> MutexGuard<'_, Sweep> {
+        let number = match who {
+            Evictor::Keeper => 0,
+            Evictor::Inserter => 1 + guard.thread_number() % INSERTERS,
+        };
+        self.sweeps[number].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Remembers who left.
@@ -307,10 +231,7 @@ impl Core {
 
     /// Brings the tier below its bound, its arena within its limit, and the policy up to date.
     fn keep(&self) -> Next {
-        self.resize_ticks();
-        if self.keeper.policy.wants_to_learn() {
-            self.keeper.policy.learn(self.keeper.tick());
-        }
+        self.learn();
         self.evict_while(|_| self.resident_bytes().saturating_sub(self.budget.low()), Count::EvictedCapacity);
         let is_within = self.shrink_arena();
         let has_room = self.free_some();
@@ -354,6 +275,14 @@ impl Core {
         self.memory.blocks_beyond().all(|block| self.memory.is_vacant(block, &Guard::pin()))
     }
 
+    /// Turns what was seen of accesses into what is believed of them, if that is due.
+    pub(crate) fn learn(&self) {
+        self.resize_ticks();
+        if self.keeper.wants_to_learn() {
+            self.keeper.learn();
+        }
+    }
+
     fn resize_ticks(&self) {
         let records = self.memory.records();
         if records < 8 {
@@ -379,8 +308,8 @@ impl Core {
                 }
                 // The further behind, the less choosy.
                 let each = (self.resident_bytes() / self.memory.records().max(1)).max(1);
-                let count = (bytes / each / ROUND as u64).clamp(1, VICTIMS_MAX as u64) as usize;
-                let went = self.evict_some(Evictor::Keeper, count, reason, &guard);
+                let count = (bytes / each / BEHIND).clamp(1, VICTIMS_MAX as u64) as usize;
+                let went = self.evict_some(Evictor::Keeper, count, None, reason, &guard);
                 fruitless = if went > 0 { 0 } else { fruitless + 1 };
                 gone += went;
             }

@@ -19,6 +19,7 @@ mod keeper;
 mod promote;
 mod recover;
 mod seen;
+mod sweep;
 mod sync;
 mod walk;
 mod worker;

@@ -29,14 +29,16 @@ impl Core {
                 value: found.value(),
             };
             let weight = Memory::bytes_of(&record);
-            let history = self.index.touch(hash, at, guard, |before| self.keeper.access(hash, before, weight))?;
+            let history = self.index.touch(hash, at, guard, |before| self.access(hash, before, weight))?;
             self.place_in_memory(&record, Some(at), history, guard)
         });
         // Whoever asked has the value already; that the record cannot be read a second time is for the next to hear.
         let Ok(Some(placed)) = placed else { return };
         if self.index.exchange(hash, at, placed.location(), 0, guard) {
+            let at = placed.location();
             placed.published();
             self.counters.add(Count::Promotion, 1, guard);
+            self.settle(at, guard);
         }
     }
 
@@ -48,15 +50,11 @@ impl Core {
         history: u16,
         guard: &'a Guard,
     ) -> Option<memory::Placed<'a>> {
-        let bytes = Memory::bytes_of(record);
-        if !self.has_room(bytes, guard) {
+        if Memory::bytes_of(record) > self.budget.record_bytes_max() || !self.has_room(guard) {
             self.counters.add(Count::Rejected, 1, guard);
             return None;
         }
         let placed = self.memory.place(record, home, history, false, guard);
-        if let Some(placed) = placed.as_ref().filter(|_| self.resident_bytes() > self.budget.high()) {
-            self.keeper.offer(placed.location(), history, bytes);
-        }
         if placed.is_none() {
             // The blocks are full of places of other sizes.
             self.counters.add(Count::Rejected, 1, guard);
@@ -67,25 +65,47 @@ impl Core {
         placed
     }
 
-    fn has_room(&self, bytes: u64, guard: &Guard) -> bool {
-        if bytes > self.budget.record_bytes_max() {
-            return false;
-        }
+    fn has_room(&self, guard: &Guard) -> bool {
         if self.memory.free_bytes() < self.budget.free_bytes_min() {
             self.wake_keeper();
         }
-        let fits = |bound: u64| self.resident_bytes() + bytes <= bound;
-        if fits(self.budget.high()) {
-            return true;
+        let is_within = || self.resident_bytes() <= self.budget.bound_hard();
+        is_within() || {
+            self.wake_keeper();
+            self.evict_inline(None, guard);
+            is_within()
         }
-        self.wake_keeper();
+    }
+
+    /// Brings the tier back within its bound after a record came to it, which may be worth less than those that are there.
+    #[inline]
+    pub(crate) fn settle(&self, newcomer: Location, guard: &Guard) {
+        if self.resident_bytes() > self.budget.high() {
+            self.settle_full(newcomer, guard);
+        }
+    }
+
+    #[inline(never)]
+    fn settle_full(&self, newcomer: Location, guard: &Guard) {
+        // With head-room the keeper is in time.
+        if self.keeper.wants_to_learn() && !self.budget.has_headroom() {
+            self.learn();
+        }
+        // Without a log what has just been written shall be there for its writer.
+        self.evict_inline(Some(newcomer).filter(|_| !self.options.in_memory), guard);
+        if self.resident_bytes() > self.budget.high() {
+            self.wake_keeper();
+        }
+    }
+
+    /// Lets so many entries go as a thread does that needs room.
+    fn evict_inline(&self, newcomer: Option<Location>, guard: &Guard) {
         for _ in 0..EVICTED_INLINE_MAX {
-            if fits(self.budget.bound()) {
+            if self.resident_bytes() <= self.budget.bound() {
                 break;
             }
-            self.evict_some(Evictor::Inserter, 1, Count::EvictedCapacity, guard);
+            self.evict_some(Evictor::Inserter, 1, newcomer, Count::EvictedCapacity, guard);
         }
-        fits(self.budget.bound_hard())
     }
 
     /// Remembers an access to a record in memory, if it is the first in this tick.
@@ -99,7 +119,16 @@ impl Core {
 
     #[inline(never)]
     fn touch_anew(&self, hash: u64, record: &memory::Record<'_>, before: u16) {
-        record.set_history(self.keeper.access(hash, before, record.bytes()));
+        record.set_history(self.access(hash, before, record.bytes()));
+    }
+
+    /// The history after an access to a key of this hash.
+    pub(crate) fn access(&self, hash: u64, before: u16, weight: u64) -> u16 {
+        let after = self.keeper.access(hash, before, weight);
+        if self.keeper.wants_to_learn() {
+            self.wake_keeper();
+        }
+        after
     }
 
     /// Counts an access, and tells the clock of accesses now and then.

@@ -6,7 +6,7 @@
 //! Invariant: a score is finite and not negative.
 
 use std::sync::{
-    Mutex, PoisonError,
+    LazyLock, Mutex, PoisonError,
     atomic::{AtomicBool, AtomicI32, AtomicU8, AtomicU32, Ordering::Relaxed},
 };
 
@@ -90,6 +90,19 @@ impl Cell {
 
 type Rates = [f32; BUCKETS];
 
+/// See [`span`]; by bucket.
+static SPANS: LazyLock<[(f32, f32); BUCKETS]> = LazyLock::new(|| std::array::from_fn(span));
+
+/// How far the rate at which keys come back has fallen at each age: for new keys, and for others by their interval, not before
+/// that is over. Raising to a power is most of the time that scores would take.
+static FALL_NEW: LazyLock<Rates> = LazyLock::new(|| falling_after(0.0));
+static FALL_KNOWN: LazyLock<[Rates; 32]> =
+    LazyLock::new(|| std::array::from_fn(|interval| falling_after(2_f32.powf(interval as f32 / 4.0))));
+
+fn falling_after(ticks: f32) -> Rates {
+    std::array::from_fn(|bucket| (SPANS[bucket].1.max(ticks) + 1.0).powf(-AGE_POWER))
+}
+
 /// The bucket of each age.
 const BUCKET_OF: [u8; TICKS] = bucket_table();
 
@@ -139,11 +152,10 @@ impl LearnedSweep {
     }
 
     fn score(&self, evidence: &Evidence) {
-        let spans: Vec<_> = (0..BUCKETS).map(span).collect();
         let sums = Sums::of(evidence);
         for class in 0..CLASSES {
-            let rates = sums.rates(evidence.of_class(class), class, &spans);
-            for (bucket, score) in gittins(&rates, &spans).into_iter().enumerate() {
+            let rates = sums.rates(evidence.of_class(class), class);
+            for (bucket, score) in gittins(&rates).into_iter().enumerate() {
                 self.scores[class * BUCKETS + bucket].store(score.to_bits(), Relaxed);
             }
         }
@@ -185,18 +197,16 @@ impl Sums {
     }
 
     /// At which rate the keys of a class come back at each age.
-    fn rates(&self, own: &[Cell], class: usize, spans: &[(f32, f32)]) -> Rates {
+    fn rates(&self, own: &[Cell], class: usize) -> Rates {
         let (count, interval) = (count_of(class as u8), interval_of(class as u8));
         std::array::from_fn(|bucket| {
-            let (age, own) = (spans[bucket].1, own[bucket]);
-            let falling = |rate: f32, age: f32| rate / (age + 1.0).powf(AGE_POWER);
+            let own = own[bucket];
             if count > 1 {
-                let rate = RATE_KNOWN * f32::from(count - 1);
-                let believed = falling(rate, age.max(2_f32.powf(f32::from(interval) / 4.0)));
+                let believed = RATE_KNOWN * f32::from(count - 1) * FALL_KNOWN[interval as usize][bucket];
                 let group = self.by_octave[interval as usize / 4][bucket];
                 return own.rate(BELIEF, group.rate(BELIEF_GROUP, believed));
             }
-            let believed = falling(RATE_NEW, age);
+            let believed = RATE_NEW * FALL_NEW[bucket];
             let all = self.all[bucket].rate(BELIEF_GROUP, believed);
             let new = self.new[bucket].rate(BELIEF_GROUP, all.min(believed));
             if count == 0 { new / 2.0 } else { own.rate(BELIEF, new) }
@@ -205,12 +215,12 @@ impl Sums {
 }
 
 /// The best ratio of hits to time from each age on, over all later ages to give up at.
-fn gittins(rates: &Rates, spans: &[(f32, f32)]) -> Rates {
+fn gittins(rates: &Rates) -> Rates {
     let mut scores = [0.0; BUCKETS];
     // Hits and time of a key from each age to the next, as seen from the first.
     let mut waits = 1.0_f32;
     let steps: [(f32, f32); BUCKETS] = std::array::from_fn(|bucket| {
-        let due = rates[bucket] * spans[bucket].0;
+        let due = rates[bucket] * SPANS[bucket].0;
         let hits = waits * due / (1.0 + due);
         waits = (waits - hits).max(1e-20);
         (hits, (hits / rates[bucket]).max(1e-30))
@@ -339,10 +349,9 @@ mod tests {
 
     #[test]
     fn to_give_up_late_pays_when_the_returns_are_late() {
-        let spans: Vec<_> = (0..BUCKETS).map(span).collect();
         let mut rates = [0.001; BUCKETS];
         rates[5] = 10.0;
-        let scores = gittins(&rates, &spans);
+        let scores = gittins(&rates);
         assert!(scores[..=5].is_sorted() && scores[5] > scores[0] && scores[0] > 10.0 * scores[6]);
     }
 

@@ -1,4 +1,4 @@
-//! Replays access traces through the policy alone: a memory that draws victims as the engine does.
+//! Replays access traces through the policy alone: a memory that sweeps for victims as the engine does.
 //!
 //! `THERMOCLINE_TRACES` names a directory of traces and of what others reach on them; without it a made-up trace is replayed.
 
@@ -10,8 +10,9 @@ use support::{CRATES, Trace, made_up, mix, peers, read, reduction};
 
 use thermocline_eviction::{Aim, Frequent, History, LearnedSweep, Policy, Ticks, teachers};
 
-/// Drawn for each victim, and kept of the last draw.
-const CANDIDATES: usize = 8;
+/// Met for each victim, and kept of those that were met before.
+const MET: usize = 8;
+const CANDIDATES: usize = 12;
 const NOWHERE: u32 = u32::MAX;
 
 /// A memory that holds some of a trace's keys.
@@ -22,10 +23,11 @@ struct Memory<'a> {
     histories: Vec<History>,
     places: Vec<u32>,
     residents: Vec<u32>,
-    /// The next-worst of the last draw, and the newest.
+    vacant: Vec<u32>,
+    hand: usize,
+    /// The next-worst of those that the hand met, and the newest.
     candidates: Vec<u32>,
     used: u64,
-    random: fastrand::Rng,
 }
 
 impl Memory<'_> {
@@ -37,18 +39,22 @@ impl Memory<'_> {
         self.places[key as usize] != NOWHERE
     }
 
+    fn count(&self) -> usize {
+        self.residents.len() - self.vacant.len()
+    }
+
     fn insert(&mut self, key: u32) {
-        self.places[key as usize] = self.residents.len() as u32;
-        self.residents.push(key);
+        let place = self.vacant.pop().unwrap_or(self.residents.len() as u32);
+        self.residents.resize(self.residents.len().max(place as usize + 1), NOWHERE);
+        self.residents[place as usize] = key;
+        self.places[key as usize] = place;
         self.used += u64::from(self.size(key));
     }
 
     fn remove(&mut self, key: u32) {
         let place = self.places[key as usize];
-        self.residents.swap_remove(place as usize);
-        if let Some(moved) = self.residents.get(place as usize) {
-            self.places[*moved as usize] = place;
-        }
+        self.residents[place as usize] = NOWHERE;
+        self.vacant.push(place);
         self.places[key as usize] = NOWHERE;
         self.used -= u64::from(self.size(key));
     }
@@ -56,10 +62,16 @@ impl Memory<'_> {
     fn evict(&mut self, now: u8) {
         let mut candidates = std::mem::take(&mut self.candidates);
         candidates.retain(|key| self.holds(*key));
-        for _ in 0..CANDIDATES {
-            let drawn = self.residents[self.random.usize(..self.residents.len())];
-            if !candidates.contains(&drawn) {
-                candidates.push(drawn);
+        let mut met = 0;
+        while met < MET {
+            self.hand = (self.hand + 1) % self.residents.len();
+            let resident = self.residents[self.hand];
+            if resident == NOWHERE {
+                continue;
+            }
+            met += 1;
+            if !candidates.contains(&resident) {
+                candidates.push(resident);
             }
         }
         let worth = |key: &u32| self.policy.worth(self.histories[*key as usize], now, self.size(*key));
@@ -79,9 +91,10 @@ fn replay(policy: &dyn Policy, trace: &Trace, capacity: u64, by_size: bool) -> (
         histories: vec![History::NEW; trace.keys],
         places: vec![NOWHERE; trace.keys],
         residents: Vec::new(),
+        vacant: Vec::new(),
+        hand: 0,
         candidates: Vec::new(),
         used: 0,
-        random: fastrand::Rng::with_seed(7),
     };
     let mut entries = if by_size { 1 } else { capacity };
     let ticks = Ticks::new(entries);
@@ -110,7 +123,7 @@ fn replay(policy: &dyn Policy, trace: &Trace, capacity: u64, by_size: bool) -> (
         while memory.used > capacity {
             memory.evict(now);
         }
-        let fit = (u128::from(capacity) * memory.residents.len() as u128 / u128::from(memory.used.max(1))) as u64;
+        let fit = (u128::from(capacity) * memory.count() as u128 / u128::from(memory.used.max(1))) as u64;
         if by_size && fit.abs_diff(entries) > entries / 10 {
             entries = fit;
             ticks.resize(fit);

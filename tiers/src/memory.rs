@@ -16,6 +16,7 @@ use std::sync::{
 };
 
 use crossbeam_utils::CachePadded;
+pub use places::Hand;
 use record::{Arena, Ended};
 pub use record::{Held, Record};
 
@@ -80,10 +81,6 @@ impl Drop for Placed<'_> {
         self.memory.retire(self.at, self.guard);
     }
 }
-
-/// How many records of each size there were; see [`Memory::count`] and [`Memory::draw_block`].
-#[derive(Debug, Default)]
-pub struct Census(places::Census);
 
 /// The tier's memory in figures.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -166,7 +163,7 @@ impl Memory {
     /// Asks for the first cache lines of the record at `at`, for somebody who reads it soon.
     #[inline]
     pub fn prefetch(&self, at: Location, guard: &Guard) {
-        self.arena.prefetch(at, guard);
+        self.arena.prefetch(at, 3, guard);
     }
 
     fn stripe(&self, number: usize) -> MutexGuard<'_, Ended> {
@@ -230,23 +227,17 @@ impl Memory {
         self.charged.records.load(Ordering::Relaxed)
     }
 
-    /// Counts the records for [`draw_block`](Self::draw_block). Some hundred loads.
-    pub fn count(&self, census: &mut Census) {
-        self.arena.places().count(&mut census.0);
-    }
-
-    /// A block drawn at random, with about the chance that each of its records should have. `random` gives a number below
-    /// its argument.
-    pub fn draw_block(&self, census: &Census, random: impl FnMut(u64) -> u64) -> Option<usize> {
-        self.arena.places().draw_block(&census.0, random)
-    }
-
-    /// The location of a record of a block, drawn at random; asks for its first cache lines. There may be none now.
+    /// Moves a hand over the next records in the order of their addresses, round and round, and asks for their first cache
+    /// lines. Finds fewer where much is vacant.
     #[inline]
-    pub fn draw(&self, block: usize, random: impl FnOnce(u64) -> u64, guard: &Guard) -> Option<Location> {
-        let at = Location::in_memory(block, self.arena.places().draw_place(block, random, guard)?);
-        self.arena.prefetch(at, guard);
-        Some(at)
+    pub fn sweep(&self, hand: &mut Hand, met: &mut [Option<Location>], guard: &Guard) {
+        for at in met {
+            *at = self.arena.places().next(hand, guard).map(|(block, place)| Location::in_memory(block, place));
+            match at {
+                Some(at) => self.arena.prefetch(*at, 1, guard),
+                None => break,
+            }
+        }
     }
 
     /// The number behind the last block.
@@ -281,9 +272,9 @@ impl Memory {
         self.arena.places().emptiest()
     }
 
-    /// Keeps new records out of a block that is being emptied, or lets them in again.
-    pub fn set_closed(&self, block: usize, is_closed: bool, guard: &Guard) {
-        self.arena.places().set_closed(block, is_closed, guard);
+    /// Keeps new records out of a block that is being emptied.
+    pub fn close(&self, block: usize, guard: &Guard) {
+        self.arena.close(block, guard);
     }
 
     /// The records of a block.

@@ -5,7 +5,7 @@
 
 use std::sync::{
     Arc, Mutex, MutexGuard, PoisonError,
-    atomic::{AtomicU64, Ordering},
+    atomic::{AtomicU64, AtomicUsize, Ordering},
 };
 
 use crossbeam_utils::CachePadded;
@@ -18,6 +18,10 @@ use crate::{Guard, slot::Reserved};
 
 /// Words of bits for the places of a block: enough for the smallest.
 const WORDS: usize = 32;
+/// So many blocks a hand starts behind the one before.
+const APART: usize = 64;
+/// So many blocks without a place that somebody has a hand passes by at once.
+const VACANT_MAX: usize = 64;
 
 /// What the arena does when it is told so.
 pub(super) trait Ground {
@@ -72,9 +76,19 @@ pub(super) struct Vacant {
     pub(super) bytes: u64,
 }
 
-/// How many records there were of each class, added up from the first one on.
-#[derive(Debug, Default)]
-pub(super) struct Census(Vec<u64>);
+/// A place that moves over all others, round and round.
+#[derive(Clone, Copy, Debug)]
+pub struct Hand {
+    block: usize,
+    place: usize,
+}
+
+impl Hand {
+    /// Each number starts a few megabytes apart.
+    pub fn new(number: usize) -> Self {
+        Self { block: number * APART, place: 0 }
+    }
+}
 
 /// The blocks of one class.
 #[derive(Debug, Default)]
@@ -82,6 +96,8 @@ struct Class {
     blocks: Vec<u32>,
     /// Those with a place left.
     open: Vec<u32>,
+    /// Places that somebody has.
+    taken: usize,
 }
 
 /// What its class knows of a block: taken places, whether it is closed to new records, and where it stands in the class's
@@ -107,24 +123,17 @@ impl Note {
     }
 }
 
-/// Where the large records start.
-#[derive(Debug, Default)]
-struct Runs {
-    starts: Vec<u32>,
-}
-
 #[derive(Debug)]
 pub(super) struct Places {
     cuts: Reserved<AtomicU64>,
     bits: Reserved<AtomicU64>,
     notes: Reserved<AtomicU64>,
     classes: Vec<CachePadded<Mutex<Class>>>,
-    runs: Mutex<Runs>,
-    /// How many records each class has, and the runs behind them; for those who sample.
-    counts: Vec<AtomicU64>,
     space: Mutex<Space>,
     /// Blocks within the limit that nobody has, as of the last change.
     free_blocks: AtomicU64,
+    /// The number behind the last block that was ever used, likewise.
+    end_blocks: AtomicUsize,
     used_bytes: CachePadded<AtomicU64>,
 }
 
@@ -145,10 +154,9 @@ impl Places {
             bits,
             notes,
             classes: (0..CLASSES).map(|_| CachePadded::default()).collect(),
-            runs: Mutex::default(),
-            counts: (0..=CLASSES).map(|_| AtomicU64::new(0)).collect(),
             space: Mutex::new(Space::new(blocks * BLOCK_PAGES)),
             free_blocks: AtomicU64::new(0),
+            end_blocks: AtomicUsize::new(0),
             used_bytes: CachePadded::default(),
         })
     }
@@ -165,11 +173,12 @@ impl Places {
         }
     }
 
-    /// Changes the pages, and notes how many blocks are free then.
+    /// Changes the pages, and notes how many blocks are free then, and how many there are.
     fn with_space<R>(&self, change: impl FnOnce(&mut Space) -> R) -> R {
         let mut space = lock(&self.space);
         let result = change(&mut space);
         self.free_blocks.store(space.free_blocks() as u64, Ordering::Relaxed);
+        self.end_blocks.store(space.end_pages().div_ceil(BLOCK_PAGES), Ordering::Relaxed);
         result
     }
 
@@ -196,7 +205,7 @@ impl Places {
 
     /// The number behind the last block that was ever used.
     pub(super) fn blocks_end(&self) -> usize {
-        lock(&self.space).end_pages().div_ceil(BLOCK_PAGES)
+        self.end_blocks.load(Ordering::Relaxed)
     }
 
     /// The number behind the last block within the limit.
@@ -244,8 +253,7 @@ impl Places {
         if note.taken as usize == class.places() {
             self.unlist_open(&mut lists, block);
         }
-        let count = &self.counts[class.index()];
-        count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        lists.taken += 1;
         let bytes = class.bytes();
         Some(Vacant { block, place, offset: block as u64 * BLOCK_BYTES + place as u64 * bytes, bytes })
     }
@@ -281,9 +289,6 @@ impl Places {
             self.with_space(|space| space.take_pages(count, forced, |region, advice| ground.advise(region, advice)))?;
         let (block, place) = (page / BLOCK_PAGES, page % BLOCK_PAGES);
         ground.clear(page as u64 * PAGE_BYTES);
-        let mut runs = lock(&self.runs);
-        runs.starts.push(page as u32);
-        self.counts[CLASSES].store(runs.starts.len() as u64, Ordering::Relaxed);
         self.mark_start(block, place, true);
         Some(Vacant { block, place, offset: page as u64 * PAGE_BYTES, bytes: count as u64 * PAGE_BYTES })
     }
@@ -305,12 +310,7 @@ impl Places {
     pub(super) fn hide(&self, offset: u64, bytes: u64) {
         if SizeClass::of(bytes).is_none() {
             let page = (offset / PAGE_BYTES) as usize;
-            let mut runs = lock(&self.runs);
-            if let Some(index) = runs.starts.iter().position(|start| *start as usize == page) {
-                runs.starts.swap_remove(index);
-                self.counts[CLASSES].store(runs.starts.len() as u64, Ordering::Relaxed);
-                self.mark_start(page / BLOCK_PAGES, page % BLOCK_PAGES, false);
-            }
+            self.mark_start(page / BLOCK_PAGES, page % BLOCK_PAGES, false);
         }
     }
 
@@ -338,21 +338,30 @@ impl Places {
         let bits = &self.bits[block * WORDS + place / 64];
         bits.store(bits.load(Ordering::Relaxed) & !(1 << (place % 64)), Ordering::Relaxed);
         note.taken -= 1;
-        let count = &self.counts[class.index()];
-        count.store(count.load(Ordering::Relaxed) - 1, Ordering::Relaxed);
+        lists.taken -= 1;
         self.notes[block].store(note.pack(), Ordering::Relaxed);
         if note.in_open == 0 && !note.is_closed {
             self.list_open(&mut lists, block, note);
         }
         // One open block is kept for the next record.
         if note.taken == 0 && (note.is_closed || lists.open.len() > 1) {
-            self.unlist(&mut lists, block);
-            // Relaxed: whoever retires orders it; see `Guard::retire`.
-            self.cuts[block].store(Cut::NONE.0, Ordering::Relaxed);
-            drop(lists);
-            let (places, ground) = (self.clone(), ground.clone());
-            Guard::pin().retire(move || places.give_pages(block * BLOCK_PAGES, BLOCK_PAGES, &*ground));
+            self.give_block(lists, block, ground);
         }
+    }
+
+    /// Takes an empty block from its class. Its pages are free when nobody looks into it any more.
+    fn give_block(
+        self: &Arc<Self>,
+        mut lists: MutexGuard<'_, Class>,
+        block: usize,
+        ground: &Arc<impl Ground + Send + Sync + 'static>,
+    ) {
+        self.unlist(&mut lists, block);
+        // Relaxed: whoever retires orders it; see `Guard::retire`.
+        self.cuts[block].store(Cut::NONE.0, Ordering::Relaxed);
+        drop(lists);
+        let (places, ground) = (self.clone(), ground.clone());
+        Guard::pin().retire(move || places.give_pages(block * BLOCK_PAGES, BLOCK_PAGES, &*ground));
     }
 
     fn note(&self, block: usize) -> Note {
@@ -384,58 +393,41 @@ impl Places {
         }
     }
 
-    /// Counts the records of each class.
-    pub(super) fn count(&self, census: &mut Census) {
-        census.0.clear();
-        let mut sum = 0;
-        census.0.extend(self.counts.iter().map(|count| {
-            sum += count.load(Ordering::Relaxed);
-            sum
-        }));
+    /// The next place that somebody has, from where the hand is on; the hand is behind it then.
+    #[inline]
+    pub(super) fn next(&self, hand: &mut Hand, guard: &Guard) -> Option<(usize, usize)> {
+        for _ in 0..VACANT_MAX {
+            if let Some(place) = self.next_in_block(hand, self.cut(hand.block, guard)) {
+                hand.place = place + 1;
+                return Some((hand.block, place));
+            }
+            let next = hand.block + 1;
+            *hand = Hand { block: if next < self.blocks_end() { next } else { 0 }, place: 0 };
+        }
+        None
     }
 
-    /// A block that is drawn at random, those of each class in proportion to its records in the census; `random` gives a
-    /// number below its argument.
-    pub(super) fn draw_block(&self, census: &Census, mut random: impl FnMut(u64) -> u64) -> Option<usize> {
-        let chosen = random((*census.0.last()?).max(1));
-        let class = census.0.partition_point(|sum| *sum <= chosen);
-        let mut below = |count: usize| random(count.max(1) as u64) as usize;
-        if class >= CLASSES {
-            let runs = lock(&self.runs);
-            return runs.starts.get(below(runs.starts.len())).map(|page| *page as usize / BLOCK_PAGES);
-        }
-        let lists = lock(&self.classes[class]);
-        lists.blocks.get(below(lists.blocks.len())).map(|block| *block as usize)
-    }
-
-    /// A place of a block that somebody has, drawn at random: the next one from where the draw fell.
-    pub(super) fn draw_place(&self, block: usize, random: impl FnOnce(u64) -> u64, guard: &Guard) -> Option<usize> {
-        let cut = self.cut(block, guard);
-        if cut == Cut::NONE {
-            return None;
-        }
-        let start = random(cut.places() as u64) as usize;
+    #[inline]
+    fn next_in_block(&self, hand: &Hand, cut: Cut) -> Option<usize> {
         if cut.is_pages() {
-            return (start..start + BLOCK_PAGES)
-                .map(|place| place % BLOCK_PAGES)
-                .find(|place| cut.offset(*place).is_some());
+            return (hand.place..BLOCK_PAGES).find(|place| cut.offset(*place).is_some());
         }
-        // Relaxed: whoever draws looks at the place himself.
-        let words = &self.bits[block * WORDS..][..cut.places().div_ceil(64)];
-        let taken = |index: usize| words[index % words.len()].load(Ordering::Relaxed);
-        let first = taken(start / 64) & (u64::MAX << (start % 64));
-        let (index, word) = std::iter::once((start / 64, first))
-            .chain((start / 64 + 1..=start / 64 + words.len()).map(|index| (index, taken(index))))
-            .find(|(_, word)| *word != 0)?;
-        Some(index % words.len() * 64 + word.trailing_zeros() as usize)
+        let words = self.bits.get(hand.block * WORDS..)?.get(..cut.places().div_ceil(64))?;
+        let mut index = hand.place / 64;
+        // Relaxed: whoever looks for a record looks at the place himself.
+        let mut taken = words.get(index)?.load(Ordering::Relaxed) & (u64::MAX << (hand.place % 64));
+        while taken == 0 {
+            index += 1;
+            taken = words.get(index)?.load(Ordering::Relaxed);
+        }
+        Some(index * 64 + taken.trailing_zeros() as usize)
     }
 
     /// The block to empty for another class's sake: the emptiest of the class that has most room in its other blocks.
     pub(super) fn emptiest(&self) -> Option<usize> {
         let room = |class: SizeClass| {
             let lists = lock(&self.classes[class.index()]);
-            let places = (lists.blocks.len() * class.places()) as u64;
-            (places - self.counts[class.index()].load(Ordering::Relaxed)) * class.bytes()
+            (lists.blocks.len() * class.places() - lists.taken) as u64 * class.bytes()
         };
         let class =
             SizeClass::all().max_by_key(|class| room(*class)).filter(|class| room(*class) >= 2 * BLOCK_BYTES)?;
@@ -444,14 +436,22 @@ impl Places {
         lists.open.iter().min_by_key(taken).map(|block| *block as usize)
     }
 
-    /// Keeps new records out of a block that is to be emptied, or lets them in again.
-    pub(super) fn set_closed(&self, block: usize, is_closed: bool, guard: &Guard) {
+    /// Keeps new records out of a block that is to be emptied, which goes at once if it is empty already.
+    pub(super) fn close(
+        self: &Arc<Self>,
+        block: usize,
+        ground: &Arc<impl Ground + Send + Sync + 'static>,
+        guard: &Guard,
+    ) {
         let cut = self.cut(block, guard);
         let Some(class) = SizeClass::all().find(|class| Cut::of_class(*class) == cut) else { return };
         let mut lists = lock(&self.classes[class.index()]);
         // Relaxed: a class's blocks are cut under its lock.
         if self.cuts[block].load(Ordering::Relaxed) == cut.0 {
-            self.close_in(&mut lists, class, block, is_closed);
+            self.close_in(&mut lists, class, block, true);
+            if self.note(block).taken == 0 {
+                self.give_block(lists, block, ground);
+            }
         }
     }
 

@@ -205,18 +205,20 @@ impl Arena {
         Location::in_memory(vacant.block, vacant.place)
     }
 
-    /// Asks for the first cache lines of a place.
+    /// Asks for the first `lines` cache lines of a place.
     #[inline]
-    pub(super) fn prefetch(&self, at: Location, guard: &Guard) {
+    pub(super) fn prefetch(&self, at: Location, lines: usize, guard: &Guard) {
         #[cfg(all(target_arch = "x86_64", not(miri)))]
         {
             let (block, place) = at.block_and_place();
             let Some(offset) = self.places.offset(block, place, guard) else { return };
-            for line in [0, 64, 128] {
+            for line in 0..lines {
                 use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
                 // SAFETY: a prefetch changes nothing but the cache, and may be given any address.
                 unsafe {
-                    _mm_prefetch::<_MM_HINT_T0>(self.words.as_ptr().cast::<i8>().wrapping_add(offset as usize + line))
+                    _mm_prefetch::<_MM_HINT_T0>(
+                        self.words.as_ptr().cast::<i8>().wrapping_add(offset as usize + 64 * line),
+                    )
                 }
             }
         }
@@ -278,6 +280,11 @@ impl Arena {
             unsafe { Arc::decrement_strong_count(share) };
         }
         is_held
+    }
+
+    /// Keeps new records out of a block.
+    pub(super) fn close(self: &Arc<Self>, block: usize, guard: &Guard) {
+        self.places.close(block, self, guard);
     }
 
     /// Retires records whose life was taken.

@@ -165,28 +165,23 @@ fn expired_records_are_shown_once_they_are_due() {
 }
 
 #[test]
-fn every_record_is_sampled_whatever_its_size() {
+fn a_hand_meets_every_record_in_turn_whatever_its_size() {
     let memory = memory(4 << 20);
     let guard = Guard::pin();
     let sizes = [10, 10, 10, 10, 500, 9_000, 30_000, 200_000];
     for (sequence, len) in (1..).zip(sizes) {
         place(&memory, &new_record(sequence, b"k", &vec![0; len]), &guard).unwrap();
     }
-    let mut state = 1_u64;
-    let mut random = |below| {
-        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-        (state >> 33) % below
-    };
-    let mut census = Census::default();
-    memory.count(&mut census);
-    let mut seen = BTreeMap::<u64, u32>::new();
-    for _ in 0..if cfg!(miri) { 2_000 } else { 200_000 } {
-        let drawn = memory.draw_block(&census, &mut random).and_then(|block| memory.draw(block, &mut random, &guard));
-        if let Some(record) = drawn.and_then(|at| memory.record(at, &guard)) {
+    let (mut hand, mut seen) = (Hand::new(3), BTreeMap::<u64, u32>::new());
+    for _ in 0..100 {
+        let mut met = [None; 8];
+        memory.sweep(&mut hand, &mut met, &guard);
+        for record in met.into_iter().flatten().filter_map(|at| memory.record(at, &guard)) {
             *seen.entry(record.sequence()).or_default() += 1;
         }
     }
-    assert!(cfg!(miri) || seen.len() == sizes.len(), "{seen:?}");
+    assert_eq!(seen.len(), sizes.len(), "{seen:?}");
+    assert!(seen.values().all(|times| times.abs_diff(seen[&1]) <= 1), "{seen:?}");
 }
 
 proptest! {
