@@ -92,7 +92,8 @@ fn dependent_load_ns(bytes: usize) -> f64 {
     ns_per(elapsed, LOADS)
 }
 
-fn lookup_key_ns(keys: u64) -> f64 {
+/// Choosing one of the keys and making it.
+pub fn lookup_key_ns(keys: u64) -> f64 {
     let start = Instant::now();
     Lookups::new(keys, PROBES, 1).for_each(|index| {
         black_box(key(index));
@@ -100,7 +101,8 @@ fn lookup_key_ns(keys: u64) -> f64 {
     ns_per(start.elapsed(), PROBES)
 }
 
-fn timer_ns() -> f64 {
+/// Reading the clock once.
+pub fn timer_ns() -> f64 {
     let start = Instant::now();
     (0..PROBES).for_each(|_| {
         black_box(Instant::now());

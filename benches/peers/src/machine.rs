@@ -36,6 +36,20 @@ impl Machine {
         })
     }
 
+    /// In words, for a report: the hardware, the kernel, the filesystem and the load before the run.
+    pub fn words(&self) -> String {
+        format!(
+            "{}, {} cores, {} MiB L3, {} GiB memory; Linux {}, {}; load average {} at the start",
+            self.cpu,
+            self.cores,
+            self.l3_bytes >> 20,
+            (self.memory_bytes + (1 << 29)) >> 30,
+            self.kernel,
+            self.filesystem,
+            self.load_before,
+        )
+    }
+
     /// Larger than the last cache, so that what goes through it once comes from memory.
     pub fn beyond_l3_bytes(&self) -> usize {
         (4 * self.l3_bytes).max(128 << 20).next_multiple_of(1 << 20)
@@ -47,7 +61,7 @@ fn first_word(path: &str) -> Option<String> {
 }
 
 /// The value of the first line `name : value` of a file under /proc.
-fn field(path: &str, name: &str) -> Option<String> {
+pub fn field(path: &str, name: &str) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let line = text.lines().find(|line| line.starts_with(name))?;
     Some(line.split_once(':')?.1.trim().to_owned())

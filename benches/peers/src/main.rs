@@ -3,30 +3,18 @@
 //! Reads the options, takes the engines in turn in every repeat, and hands the figures to the report. Whatever one
 //! engine gets wrong is told in the report and does not stop the others.
 
-mod batch;
-mod engines;
-mod goals;
-mod limits;
-mod machine;
-mod measure;
-mod plot;
-mod reopen;
-mod report;
-mod samples;
-mod synced;
-mod workload;
-
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Parser, Subcommand};
 
-use engines::{Peer, Round};
-use machine::Machine;
-use measure::Bench;
-use samples::{Question, Results};
-use workload::{BATCH_VALUE_BYTES, Values, random_bytes};
+use thermocline_peers::engines::{self, Peer, Round};
+use thermocline_peers::machine::Machine;
+use thermocline_peers::measure::Bench;
+use thermocline_peers::samples::{Question, Results};
+use thermocline_peers::workload::{BATCH_VALUE_BYTES, Values, random_bytes};
+use thermocline_peers::{limits, reopen, report};
 
 /// Compares thermocline with LMDB, redb, sled, fjall, SQLite and (feature `rocksdb`) RocksDB.
 #[derive(Parser)]
@@ -93,7 +81,7 @@ fn choose(names: &[String]) -> Result<Vec<Peer>> {
 fn run(options: &Options, peers: &[Peer], machine: Machine) -> Result<Results> {
     let root =
         tempfile::Builder::new().prefix("peers-").tempdir_in(&options.dir).context("making a directory in --dir")?;
-    let values = Values::new();
+    let values = Values::default();
     let large = random_bytes(machine.beyond_l3_bytes() / BATCH_VALUE_BYTES * BATCH_VALUE_BYTES);
     let mut results = Results::new(machine, options.keys, options.repeats);
     for repeat in 0..options.repeats {

@@ -43,28 +43,14 @@ impl Bench<'_> {
     /// An empty directory for one store. Everything written before is on the disk when this returns, so that no
     /// engine pays for the dirty pages of the one before it, and free memory was in use a moment ago.
     pub fn scratch(&self, name: &str) -> Result<TempDir> {
-        self.quiesce()?;
-        self.touch_free_memory()?;
+        quiesce(self.root)?;
+        touch_free_memory(self.root)?;
         Ok(tempfile::Builder::new().prefix(name).tempdir_in(self.root)?)
     }
 
     pub fn discard(&self, scratch: TempDir) -> Result<()> {
         scratch.close().context("removing a store")?;
-        self.quiesce()
-    }
-
-    /// Puts a file into the page cache and removes it. A virtual machine's free memory may have gone back to its host, and
-    /// the first touch of such a page costs several times what is measured here.
-    fn touch_free_memory(&self) -> Result<()> {
-        let path = self.root.join("touch");
-        let mut file = File::create_new(&path)?;
-        let zeros = vec![0; 1 << 20];
-        (0..TOUCHED_BYTES >> 20).try_for_each(|_| file.write_all(&zeros))?;
-        Ok(fs::remove_file(path)?)
-    }
-
-    fn quiesce(&self) -> Result<()> {
-        Ok(rustix::fs::syncfs(File::open(self.root)?)?)
+        quiesce(self.root)
     }
 
     fn lookups(&self, count: u64, pass: u64) -> Lookups {
@@ -74,6 +60,21 @@ impl Bench<'_> {
     fn latency_count(&self) -> u64 {
         (self.keys / LATENCY_SHARE).max(1)
     }
+}
+
+/// Waits until all that was written to the filesystem of `dir` is on its disk.
+pub fn quiesce(dir: &Path) -> Result<()> {
+    Ok(rustix::fs::syncfs(File::open(dir)?)?)
+}
+
+/// Puts a file into the page cache and removes it. A virtual machine's free memory may have gone back to its host, and
+/// the first touch of such a page costs several times what is measured here.
+pub fn touch_free_memory(dir: &Path) -> Result<()> {
+    let path = dir.join("touch");
+    let mut file = File::create_new(&path)?;
+    let zeros = vec![0; 1 << 20];
+    (0..TOUCHED_BYTES >> 20).try_for_each(|_| file.write_all(&zeros))?;
+    Ok(fs::remove_file(path)?)
 }
 
 /// Nanoseconds of one of `count` operations that took `elapsed` together.
@@ -169,11 +170,14 @@ fn insert_latencies<E: Engine>(dir: &Path, bench: &mut Bench) -> Result<()> {
     bench.results.add_latencies(Measure::Insert, E::NAME, "", &latencies)
 }
 
-fn latencies() -> Result<Histogram<u64>> {
+/// An empty histogram of nanoseconds.
+pub fn latencies() -> Result<Histogram<u64>> {
     Histogram::new_with_bounds(1, LATENCY_NS_MAX, 3).map_err(|error| anyhow!("latencies: {error}"))
 }
 
-fn nanoseconds(elapsed: Duration) -> u64 {
+/// As a histogram takes it.
+#[inline]
+pub fn nanoseconds(elapsed: Duration) -> u64 {
     u64::try_from(elapsed.as_nanos()).unwrap_or(LATENCY_NS_MAX)
 }
 

@@ -32,37 +32,44 @@ pub fn write_all(dir: &Path, results: &Results) -> Result<()> {
         let rows = results.rows(measure);
         if !rows.is_empty() {
             let file = dir.join(format!("{}.svg", file_stem(measure)));
-            draw(&file, results, measure, &rows).map_err(|error| anyhow!("drawing {measure:?}: {error}"))?;
+            let bound = goal(measure, results).bound;
+            draw(&file, &Plot { title: title(measure, results), unit: measure.unit(), rows: &rows, bound })?;
         }
     }
     Ok(())
 }
 
-fn draw(file: &Path, results: &Results, measure: Measure, rows: &[Row]) -> Result<()> {
-    let canvas = SVGBackend::new(file, (WIDTH, FRAME_HEIGHT + ROW_HEIGHT * rows.len() as u32)).into_drawing_area();
-    canvas.fill(&WHITE)?;
-    let bound = goal(measure, results).bound;
-    let figures = || rows.iter().flat_map(|row| [row.runs.min(), row.runs.median()]).chain(bound);
-    let largest = figures().fold(f64::MIN_POSITIVE, f64::max);
-    let smallest = figures().filter(|figure| *figure > 0.0).fold(largest, f64::min);
-    let plot = Plot { title: title(measure, results), unit: measure.unit(), rows, bound };
-    if largest > SPAN_LINEAR_MAX * smallest {
-        let from = 10_f64.powf(smallest.log10().floor() - 0.3);
-        plot.bars(&canvas, (from..largest * 3.0).log_scale(), from)?;
-    } else {
-        plot.bars(&canvas, 0.0..largest * 1.15, 0.0)?;
-    }
-    Ok(canvas.present()?)
+/// Draws one table.
+pub fn draw(file: &Path, plot: &Plot) -> Result<()> {
+    plot.write(file).map_err(|error| anyhow!("drawing {}: {error}", plot.title))
 }
 
-struct Plot<'a> {
-    title: String,
-    unit: &'static str,
-    rows: &'a [Row],
-    bound: Option<f64>,
+/// What a plot shows.
+pub struct Plot<'a> {
+    pub title: String,
+    pub unit: &'static str,
+    pub rows: &'a [Row],
+    /// Where the goal is, if there is one.
+    pub bound: Option<f64>,
 }
 
 impl Plot<'_> {
+    fn write(&self, file: &Path) -> Result<()> {
+        let size = (WIDTH, FRAME_HEIGHT + ROW_HEIGHT * self.rows.len() as u32);
+        let canvas = SVGBackend::new(file, size).into_drawing_area();
+        canvas.fill(&WHITE)?;
+        let figures = || self.rows.iter().flat_map(|row| [row.runs.min(), row.runs.median()]).chain(self.bound);
+        let largest = figures().fold(f64::MIN_POSITIVE, f64::max);
+        let smallest = figures().filter(|figure| *figure > 0.0).fold(largest, f64::min);
+        if largest > SPAN_LINEAR_MAX * smallest {
+            let from = 10_f64.powf(smallest.log10().floor() - 0.3);
+            self.bars(&canvas, (from..largest * 3.0).log_scale(), from)?;
+        } else {
+            self.bars(&canvas, 0.0..largest * 1.15, 0.0)?;
+        }
+        Ok(canvas.present()?)
+    }
+
     fn bars<X>(&self, canvas: &Canvas, axis: X, from: f64) -> Result<()>
     where
         X: AsRangedCoord<Value = f64>,

@@ -55,7 +55,7 @@ fn kept<E: Engine>(engine: &E, bench: &Bench) -> Result<f64> {
 /// In the child: fills the store, says so on stdout, and waits for its end.
 pub fn load<E: Engine>(dir: &Path, keys: u64) -> Result<()> {
     let engine = E::open(dir, Mode::Buffered, small_records(keys))?;
-    let values = Values::new();
+    let values = Values::default();
     for first in (0..keys).step_by(LOAD_BATCH as usize) {
         let indices = first..(first + LOAD_BATCH).min(keys);
         let records: Vec<_> = indices.map(|index| (key(index), values.of(index))).collect();

@@ -94,19 +94,12 @@ fn markdown(results: &Results) -> Result<String> {
 }
 
 fn machine(text: &mut String, results: &Results) -> Result<()> {
-    let machine = &results.machine;
     writeln!(
         text,
-        "{}, {} cores, {} MiB L3, {} GiB memory; Linux {}, {}; load average {} at the start. {} keys of 16 bytes, values of \
+        "{}. {} keys of 16 bytes, values of \
          100 random bytes, {} repeats, the engines in turn within each. Times are nanoseconds per operation unless a \
          table says otherwise; smaller is better. The ratio is of medians, to thermocline's first row.\n",
-        machine.cpu,
-        machine.cores,
-        machine.l3_bytes >> 20,
-        (machine.memory_bytes + (1 << 29)) >> 30,
-        machine.kernel,
-        machine.filesystem,
-        machine.load_before,
+        results.machine.words(),
         grouped(results.keys),
         results.repeats,
     )?;
@@ -255,7 +248,7 @@ pub fn short(figure: f64) -> String {
 }
 
 /// 1234567 as `1 234 567`.
-fn grouped(figure: u64) -> String {
+pub fn grouped(figure: u64) -> String {
     let digits = figure.to_string();
     let mut text = String::new();
     for (index, digit) in digits.chars().enumerate() {

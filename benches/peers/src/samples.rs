@@ -105,6 +105,10 @@ impl Runs {
         }
     }
 
+    pub fn max(&self) -> f64 {
+        self.runs.iter().copied().fold(f64::NEG_INFINITY, f64::max)
+    }
+
     pub fn all(&self) -> &[f64] {
         &self.runs
     }
@@ -131,6 +135,30 @@ impl Row {
     }
 }
 
+/// The rows of one table, in the order in which they were first added to.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    rows: Vec<Row>,
+}
+
+impl Table {
+    pub fn add(&mut self, engine: &'static str, way: &'static str, figure: f64) {
+        self.row_mut(engine, way).runs.runs.push(figure);
+    }
+
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    fn row_mut(&mut self, engine: &'static str, way: &'static str) -> &mut Row {
+        let index = self.rows.iter().position(|row| row.engine == engine && row.way == way).unwrap_or_else(|| {
+            self.rows.push(Row { engine, way, runs: Runs::default(), kept: None });
+            self.rows.len() - 1
+        });
+        &mut self.rows[index]
+    }
+}
+
 /// The latencies of single calls over all repeats.
 pub struct Latency {
     pub measure: Measure,
@@ -147,7 +175,7 @@ pub struct Results {
     pub limits: BTreeMap<Limit, Runs>,
     pub latencies: Vec<Latency>,
     pub failures: Vec<String>,
-    tables: BTreeMap<Measure, Vec<Row>>,
+    tables: BTreeMap<Measure, Table>,
 }
 
 impl Results {
@@ -161,11 +189,11 @@ impl Results {
     }
 
     pub fn add(&mut self, measure: Measure, engine: &'static str, way: &'static str, figure: f64) {
-        self.row_mut(measure, engine, way).runs.runs.push(figure);
+        self.tables.entry(measure).or_default().add(engine, way, figure);
     }
 
     pub fn add_kept(&mut self, measure: Measure, engine: &'static str, share: f64) {
-        let row = self.row_mut(measure, engine, "");
+        let row = self.tables.entry(measure).or_default().row_mut(engine, "");
         row.kept = Some(row.kept.unwrap_or(1.0).min(share));
     }
 
@@ -188,7 +216,7 @@ impl Results {
 
     /// The rows of a table, thermocline's first and then the fastest first. Empty if it was not asked for.
     pub fn rows(&self, measure: Measure) -> Vec<Row> {
-        let mut rows = self.tables.get(&measure).cloned().unwrap_or_default();
+        let mut rows = self.tables.get(&measure).map_or_else(Vec::new, |table| table.rows.clone());
         rows.retain(|row| !row.runs.runs.is_empty());
         rows.sort_by(|a, b| b.is_ours().cmp(&a.is_ours()).then(a.runs.median().total_cmp(&b.runs.median())));
         rows
@@ -209,15 +237,6 @@ impl Results {
 
     pub fn limit(&self, limit: Limit) -> Option<f64> {
         self.limits.get(&limit).map(Runs::median)
-    }
-
-    fn row_mut(&mut self, measure: Measure, engine: &'static str, way: &'static str) -> &mut Row {
-        let rows = self.tables.entry(measure).or_default();
-        let index = rows.iter().position(|row| row.engine == engine && row.way == way).unwrap_or_else(|| {
-            rows.push(Row { engine, way, runs: Runs::default(), kept: None });
-            rows.len() - 1
-        });
-        &mut rows[index]
     }
 }
 

@@ -39,11 +39,13 @@ pub struct Values {
     pool: Vec<u8>,
 }
 
-impl Values {
-    pub fn new() -> Self {
+impl Default for Values {
+    fn default() -> Self {
         Self { pool: random_bytes((1 << POOL_BITS) + VALUE_BYTES) }
     }
+}
 
+impl Values {
     /// The value of record `index`: `VALUE_BYTES` bytes.
     #[inline]
     pub fn of(&self, index: u64) -> &[u8] {
@@ -68,9 +70,7 @@ impl Lookups {
 
     /// What [`Tally`] must come to when each of them was found with the right value.
     pub fn expected(&self, values: &Values) -> Tally {
-        let mut tally = Tally::default();
-        self.clone().for_each(|index| tally.add(values.of(index)));
-        tally
+        Tally::of(self.clone(), values)
     }
 }
 
@@ -96,6 +96,13 @@ pub struct Tally {
 }
 
 impl Tally {
+    /// What looking up records with these indices must come to.
+    pub fn of(indices: impl Iterator<Item = u64>, values: &Values) -> Self {
+        let mut tally = Self::default();
+        indices.for_each(|index| tally.add(values.of(index)));
+        tally
+    }
+
     #[inline]
     pub fn add(&mut self, value: &[u8]) {
         self.found += 1;
