@@ -28,6 +28,8 @@ const LAST_TICKS: f32 = 32.0;
 const STEP_TICKS: u8 = 10;
 /// A step with fewer accesses teaches too little.
 const LESSONS_MIN: u32 = 256;
+/// So often are classes without evidence of their own scored anew, from what is known of wider ones.
+const LESSONS_FOR_ALL: u32 = 8;
 /// Evidence is believed less with every step.
 const DECAY: f32 = 0.95;
 /// So many returns weigh as much as what is believed of a wider class: of a group of classes, and of one.
@@ -59,15 +61,20 @@ pub struct LearnedSweep {
     returns: Box<[AtomicU32]>,
     /// Keys that wait, by class and the tick of their last access.
     waiting: Box<[AtomicI32]>,
+    /// Classes that any key has waited in.
+    known: Box<[AtomicBool]>,
     lessons: AtomicU32,
     learnt_at: AtomicU8,
     is_due: AtomicBool,
     evidence: Mutex<Evidence>,
 }
 
-/// Sums over the past, the older the less, by class and bucket.
+/// Sums over the past, the older the less, by class and bucket; and how often something was learnt.
 #[derive(Debug)]
-struct Evidence(Vec<Cell>);
+struct Evidence {
+    cells: Vec<Cell>,
+    lesson: u32,
+}
 
 /// Returns at an age, and ticks that keys have waited there.
 #[derive(Clone, Copy, Debug, Default)]
@@ -142,6 +149,7 @@ impl LearnedSweep {
             scores: (0..CLASSES * BUCKETS).map(|_| AtomicU32::new(0)).collect(),
             returns: (0..CLASSES * BUCKETS).map(|_| AtomicU32::new(0)).collect(),
             waiting: (0..CLASSES * TICKS).map(|_| AtomicI32::new(0)).collect(),
+            known: (0..CLASSES).map(|_| AtomicBool::new(false)).collect(),
             lessons: AtomicU32::new(0),
             learnt_at: AtomicU8::new(0),
             is_due: AtomicBool::new(false),
@@ -153,7 +161,8 @@ impl LearnedSweep {
 
     fn score(&self, evidence: &Evidence) {
         let sums = Sums::of(evidence);
-        for class in 0..CLASSES {
+        let all = evidence.lesson.is_multiple_of(LESSONS_FOR_ALL);
+        for class in (0..CLASSES).filter(|class| all || self.known[*class].load(Relaxed)) {
             let rates = sums.rates(evidence.of_class(class), class);
             for (bucket, score) in gittins(&rates).into_iter().enumerate() {
                 self.scores[class * BUCKETS + bucket].store(score.to_bits(), Relaxed);
@@ -164,11 +173,11 @@ impl LearnedSweep {
 
 impl Evidence {
     fn new() -> Self {
-        Self(vec![Cell::default(); CLASSES * BUCKETS])
+        Self { cells: vec![Cell::default(); CLASSES * BUCKETS], lesson: 0 }
     }
 
     fn of_class(&self, class: usize) -> &[Cell] {
-        &self.0[class * BUCKETS..][..BUCKETS]
+        &self.cells[class * BUCKETS..][..BUCKETS]
     }
 }
 
@@ -226,13 +235,15 @@ fn gittins(rates: &Rates) -> Rates {
         (hits, (hits / rates[bucket]).max(1e-30))
     });
     // From the last age back: stretches are joined while the later one is the better.
-    let mut stretches: Vec<(f32, f32)> = Vec::with_capacity(BUCKETS);
+    let (mut stretches, mut count) = ([(0.0, 0.0); BUCKETS], 0);
     for bucket in (0..BUCKETS).rev() {
         let (mut hits, mut time) = steps[bucket];
-        while let Some((later_hits, later_time)) = stretches.pop_if(|later| later.0 * time > hits * later.1) {
-            (hits, time) = (hits + later_hits, time + later_time);
+        while count > 0 && stretches[count - 1].0 * time > hits * stretches[count - 1].1 {
+            count -= 1;
+            (hits, time) = (hits + stretches[count].0, time + stretches[count].1);
         }
-        stretches.push((hits, time));
+        stretches[count] = (hits, time);
+        count += 1;
         scores[bucket] = hits / time;
     }
     scores
@@ -250,6 +261,10 @@ impl Policy for LearnedSweep {
                 self.waiting[class * TICKS + usize::from(before.tick())].fetch_sub(1, Relaxed);
             }
             self.waiting[usize::from(after.class()) * TICKS + usize::from(now)].fetch_add(1, Relaxed);
+            let known = &self.known[usize::from(after.class())];
+            if !known.load(Relaxed) {
+                known.store(true, Relaxed);
+            }
             let lessons = self.lessons.fetch_add(1, Relaxed);
             if lessons >= LESSONS_MIN && now.wrapping_sub(self.learnt_at.load(Relaxed)) >= STEP_TICKS {
                 self.is_due.store(true, Relaxed);
@@ -277,7 +292,10 @@ impl Policy for LearnedSweep {
         self.is_due.store(false, Relaxed);
         self.lessons.store(0, Relaxed);
         let decay = DECAY.powf(ticks / f32::from(STEP_TICKS));
-        for (class, cells) in evidence.0.chunks_exact_mut(BUCKETS).enumerate() {
+        for (class, cells) in evidence.cells.chunks_exact_mut(BUCKETS).enumerate() {
+            if !self.known[class].load(Relaxed) {
+                continue;
+            }
             let waiting = self.waiting_of(class, now);
             for (bucket, cell) in cells.iter_mut().enumerate() {
                 let returns = self.returns[class * BUCKETS + bucket].swap(0, Relaxed) as f32;
@@ -286,6 +304,7 @@ impl Policy for LearnedSweep {
                 cell.waited = cell.waited * decay + waiting[bucket] * ticks;
             }
         }
+        evidence.lesson += 1;
         self.score(&evidence);
     }
 }
@@ -296,9 +315,12 @@ impl LearnedSweep {
         let mut waiting = [0.0; BUCKETS];
         for (tick, count) in self.waiting[class * TICKS..][..TICKS].iter().enumerate() {
             let (keys, age) = (count.load(Relaxed), usize::from(now.wrapping_sub(tick as u8)));
+            if keys == 0 {
+                continue;
+            }
             if keys > 0 && age < usize::from(AGES) {
                 waiting[usize::from(BUCKET_OF[age])] += keys as f32;
-            } else if keys != 0 {
+            } else {
                 // Fewer than none: keys too old for the clock that came back were taken for others.
                 count.store(0, Relaxed);
             }
