@@ -9,7 +9,9 @@ use thermocline_engine::{
     medium::{Disk, Medium},
 };
 
-use crate::{Attributes, Builder, Error, Eviction, Health, HotKey, Metadata, Result, Stats, Value, Verified};
+use crate::{
+    Attributes, Builder, Compacted, Error, Eviction, Health, HotKey, Metadata, Result, Stats, Value, Verified,
+};
 
 /// A key-value store in a directory. Clones are handles to the same one, which ends with the last of them.
 ///
@@ -293,6 +295,15 @@ impl Store {
     /// [`Error::Io`] when a file cannot be read.
     pub fn verify(&self) -> Result<Verified> {
         self.engine.verify()
+    }
+
+    /// Gives back the space of everything in the log that no key needs, now; the store does so by itself when that is a third of
+    /// the log. Writers and readers go on. Needs room for one segment.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Suspended`]: nothing is lost, and what was done stays done.
+    pub fn compact(&self) -> Result<Compacted> {
+        self.engine.compact()
     }
 
     /// Writes a durable copy of the store, as of one sequence, into `dir`, which is absent or empty. Writers go on.

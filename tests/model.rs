@@ -16,6 +16,7 @@ enum Op {
     Get(u8),
     Walk,
     Sync,
+    Compact,
     Reopen,
     Drop,
 }
@@ -31,6 +32,7 @@ fn op() -> impl Strategy<Value = Op> {
         8 => key.prop_map(Op::Get),
         1 => Just(Op::Walk),
         1 => Just(Op::Sync),
+        1 => Just(Op::Compact),
         1 => Just(Op::Reopen),
         1 => Just(Op::Drop),
     ]
@@ -93,6 +95,7 @@ fn run(ops: Vec<Op>, mapped: bool) {
             }
             Op::Walk => check(&store, &model),
             Op::Sync => store.sync().unwrap(),
+            Op::Compact => _ = store.compact().unwrap(),
             Op::Reopen => {
                 store.close().unwrap();
                 store = open();

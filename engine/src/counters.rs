@@ -22,6 +22,9 @@ pub(crate) enum Count {
     Insertion,
     Removal,
     BytesWritten,
+    /// Bytes of records that compaction copied, and bytes of files that it freed.
+    BytesCompacted,
+    BytesReclaimed,
     /// Keys that came and keys that went; their difference is the length.
     Added,
     Taken,

@@ -106,9 +106,14 @@ impl Core {
         if placed.wants_ahead {
             self.prepare_ahead();
         }
-        if record.give_home(placed.location) {
-            let guard = Guard::pin();
-            self.counters.add_all([(Count::BytesWritten, copy.bytes()), (Count::LiveBytesAdded, copy.bytes())], &guard);
+        if let Some(is_live) = record.give_home(placed.location) {
+            let (guard, bytes) = (Guard::pin(), copy.bytes());
+            self.counters.add(Count::BytesWritten, bytes, &guard);
+            // Whoever displaced it meanwhile has not seen this home.
+            match is_live {
+                true => self.counters.add(Count::LiveBytesAdded, bytes, &guard),
+                false => self.log.note_dead(placed.location, bytes, Some(record.sequence())),
+            }
             return Ok(placed.location);
         }
         // Somebody else was faster: one home is enough.
@@ -218,6 +223,7 @@ impl Core {
     }
 
     pub(crate) fn prepare_ahead(&self) {
+        self.wake_compactor();
         let log = self.log.clone();
         self.ahead.wake(|| {
             Box::new(move || {

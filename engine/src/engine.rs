@@ -7,7 +7,7 @@
 use std::{
     ops::Deref,
     sync::{
-        Arc, PoisonError, RwLock, Weak,
+        Arc, Mutex, PoisonError, RwLock, Weak,
         atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -22,6 +22,7 @@ use thermocline_tiers::{
 use crate::{
     budget::{Budget, INDEX_BYTES},
     clock::{Clock, TimeSource},
+    compact::Compaction,
     counters::{Count, Counters},
     found::{Found, Tiers},
     index::Index,
@@ -51,6 +52,8 @@ pub struct Options {
     pub memory_capacity: u64,
     /// Bytes of memory that are to stay available on the machine.
     pub free_memory_target: Option<u64>,
+    /// Compact behind the callers' backs.
+    pub compacts: bool,
     /// How long entries live that say nothing else.
     pub time_to_live: Option<Duration>,
     /// What writes survive that say nothing else.
@@ -68,6 +71,7 @@ impl Default for Options {
             in_memory: false,
             memory_capacity: 64 << 20,
             free_memory_target: None,
+            compacts: true,
             time_to_live: None,
             durability: Durability::default(),
             time: TimeSource::default(),
@@ -87,6 +91,8 @@ pub struct Engine {
 pub struct Core {
     pub(crate) ahead: Worker,
     pub(crate) keeper: Keeper,
+    pub(crate) compactor: Worker,
+    pub(crate) compaction: Mutex<Compaction>,
     pub(crate) log: Arc<Log>,
     pub(crate) memory: Memory,
     pub(crate) budget: Budget,
@@ -128,6 +134,8 @@ impl Engine {
         let core = Arc::new_cyclic(|this| Core {
             ahead: Worker::new("thermocline-ahead"),
             keeper: Keeper::new(options.memory_capacity),
+            compactor: Worker::new("thermocline-compact"),
+            compaction: Mutex::default(),
             log: Arc::new(log),
             memory,
             budget: Budget::new(options.memory_capacity),
@@ -144,6 +152,7 @@ impl Engine {
             this: this.clone(),
         });
         core.start_keeping();
+        core.wake_compactor();
         Ok(Self { core, is_closed: false })
     }
 
@@ -258,9 +267,10 @@ impl Core {
     }
 
     fn end(&self, durable: bool) -> Result<()> {
+        self.compactor.stop();
         self.stop_keeping();
         self.ahead.stop();
-        let logged = self.log_dirty();
+        let logged = self.log_dirty().and(self.end_compaction());
         // What has expired for somebody is to stay expired, should the wall clock be set back before the next open.
         let noted = match self.has_deadlines.load(Ordering::Relaxed) && !self.options.read_only {
             true => self.seen_time.note(&self.clock, &self.log),

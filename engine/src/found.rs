@@ -5,7 +5,7 @@
 
 use thermocline_tiers::{
     Error, Guard, Kind, Location, Result, Value,
-    log::{self, Log},
+    log::{self, Log, RecordKind},
     memory::{self, Memory},
 };
 
@@ -121,16 +121,36 @@ impl Tiers<'_> {
         })
     }
 
-    /// What the record at `at` takes in the log; 0 if it is not there, or cannot be read. For counting.
-    pub(crate) fn log_bytes_at(&self, at: Location) -> u64 {
+    /// The record of the log that the one at `at` is, or has for its home; `None` if there is none, or it cannot be read. For
+    /// counting.
+    pub(crate) fn logged(&self, at: Location) -> Option<Logged> {
         match at.kind() {
-            Kind::Memory => {
-                let record = self.memory.record(at, self.guard).filter(|record| record.home().is_some());
-                record.map_or(0, |record| record.log_bytes())
+            Kind::Memory => self.memory.record(at, self.guard).and_then(|record| Logged::home_of(&record)),
+            _ if at.is_nothing() => None,
+            _ => {
+                let logged = |record: log::Record<'_>| {
+                    let is_value = record.header().kind == RecordKind::Value;
+                    let sequence = Some(record.header().sequence).filter(|_| is_value);
+                    Logged { at, bytes: record.bytes().next_multiple_of(8), sequence }
+                };
+                self.log.read_unchecked(at, logged).ok()
             }
-            _ if at.is_nothing() => 0,
-            _ => self.log.read_unchecked(at, |record| record.bytes()).unwrap_or(0),
         }
+    }
+}
+
+/// A record of the log, as it counts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Logged {
+    pub(crate) at: Location,
+    pub(crate) bytes: u64,
+    /// Of a value.
+    pub(crate) sequence: Option<u64>,
+}
+
+impl Logged {
+    pub(crate) fn home_of(record: &memory::Record<'_>) -> Option<Self> {
+        Some(Self { at: record.home()?, bytes: record.log_bytes(), sequence: Some(record.sequence()) })
     }
 }
 

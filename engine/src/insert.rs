@@ -18,7 +18,7 @@ use thermocline_tiers::{
 use crate::{
     counters::Count,
     engine::Core,
-    found::{Found, is_same},
+    found::{Found, Logged, is_same},
     index::{Look, Published, Verdict},
 };
 
@@ -121,6 +121,7 @@ impl Core {
         if deadline_ms != 0 {
             // Relaxed: `len` walks if it sees the entry at all.
             self.has_deadlines.store(true, Ordering::Relaxed);
+            self.start_janitor();
         }
         Ok(deadline_ms)
     }
@@ -219,7 +220,9 @@ impl Core {
             Err(error) => {
                 // Nobody sees the record; it must not turn up in the next process either. If the disk refuses that
                 // as well, it may.
-                let _ = self.log.revoke(home, record);
+                if self.log.revoke(home, record).is_err() {
+                    self.note_needless(record, home);
+                }
                 return Err(error);
             }
         };
@@ -227,6 +230,9 @@ impl Core {
             self.prepare_ahead();
         }
         let displaced = self.count_published(record, published, record.bytes(), guard);
+        if published == Published::Kept {
+            self.note_needless(record, home);
+        }
         self.settle_placed(placed, published, guard);
         Ok(displaced)
     }
@@ -308,22 +314,40 @@ impl Core {
             Published::New => None,
             Published::Replaced(old) => Some(old),
         };
-        let old = displaced.filter(|old| old.kind() != Kind::Removed);
-        let old_bytes = old.map_or(0, |old| self.tiers(guard).log_bytes_at(old));
+        let was_there = displaced.is_some_and(|old| old.kind() != Kind::Removed);
+        let needless = displaced.and_then(|old| self.take_displaced(old, guard));
+        if let Some(needless) = needless {
+            self.log.note_dead(needless.at, needless.bytes, needless.sequence);
+        }
         let is_value = record.header.kind == RecordKind::Value;
         let counts = [
-            (Count::Removal, u64::from(!is_value && old.is_some())),
+            (Count::Removal, u64::from(!is_value && was_there)),
             (Count::BytesWritten, logged),
             (Count::Added, u64::from(is_value)),
-            (Count::Taken, u64::from(old.is_some())),
+            (Count::Taken, u64::from(was_there)),
             (Count::LiveBytesAdded, if is_value { logged } else { 0 }),
-            (Count::LiveBytesTaken, old_bytes),
+            (Count::LiveBytesTaken, needless.filter(|_| was_there).map_or(0, |needless| needless.bytes)),
         ];
         self.counters.add_all(counts, guard);
-        if let Some(old) = displaced.filter(|old| old.kind() == Kind::Memory) {
-            self.memory.retire(old, guard);
-        }
         displaced
+    }
+
+    /// Says that a record was written that its key does not need.
+    #[cold]
+    fn note_needless(&self, record: &NewRecord<'_>, at: Location) {
+        let sequence = Some(record.header.sequence).filter(|_| record.header.kind == RecordKind::Value);
+        self.log.note_dead(at, record.bytes(), sequence);
+    }
+
+    /// Lets go from memory what no slot names any more; returns what it was in the log.
+    fn take_displaced(&self, old: Location, guard: &Guard) -> Option<Logged> {
+        if old.kind() != Kind::Memory {
+            return self.tiers(guard).logged(old);
+        }
+        let record = self.memory.record(old, guard)?;
+        // In this order: a home that it gets later is counted by whoever gives it.
+        self.memory.retire(old, guard);
+        Logged::home_of(&record)
     }
 
     /// Removes `key`; `true` if it was there. Writes nothing for a key that is not.

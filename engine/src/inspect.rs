@@ -7,7 +7,7 @@ use std::{cmp::Reverse, sync::Arc, time::SystemTime};
 use thermocline_eviction::History;
 use thermocline_tiers::{Error, Guard, Result, log::medium::Medium};
 
-use crate::{counters::Count, engine::Core, recover::Recovery};
+use crate::{counters::Count, engine::Core, recover::Recovery, worker::Worker};
 
 /// Reads that found something, by tier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +49,10 @@ pub struct LogStats {
     pub live_bytes: u64,
     /// Bytes appended since the store was opened.
     pub bytes_written: u64,
+    /// Bytes of records that compaction has copied since then.
+    pub bytes_compacted: u64,
+    /// Bytes of files that it has given back.
+    pub bytes_reclaimed: u64,
     /// Whether records are read and written through memory maps; `false` on filesystems that cannot promise enough.
     pub mapped: bool,
 }
@@ -251,6 +255,8 @@ impl Core {
                 bytes: extent.bytes,
                 live_bytes: sum(Count::LiveBytesAdded).saturating_sub(live_bytes_taken),
                 bytes_written: sum(Count::BytesWritten),
+                bytes_compacted: sum(Count::BytesCompacted),
+                bytes_reclaimed: sum(Count::BytesReclaimed),
                 mapped: extent.mapped,
             },
             index: IndexStats { keys: self.len_estimate(), bytes: self.index.bytes() },
@@ -261,8 +267,8 @@ impl Core {
 
     /// Whether all is well, and if not, what is wrong. Looks at no file.
     pub fn health(&self) -> Health {
-        let ahead = self.ahead.problem();
-        let problems = self.log.failure().into_iter().chain(ahead).chain(self.keeping_problems()).collect();
+        let threads = [&self.ahead, &self.compactor].into_iter().filter_map(Worker::problem);
+        let problems = self.log.failure().into_iter().chain(threads).chain(self.keeping_problems()).collect();
         Health { problems, threads: self.keeping_threads() }
     }
 
@@ -291,7 +297,8 @@ impl Core {
         let end = self.log.end();
         Guard::wait_for_others();
         let mut verified = Verified::default();
-        for (file, scanned) in self.log.visit_all(end, |_, _| Ok(()))? {
+        let all = self.without_compaction(|| self.log.visit_all(end, |_, _| Ok(())))?;
+        for (file, scanned) in all {
             verified.records += scanned.records;
             verified.bytes += scanned.bytes;
             let damage = |(offset, what)| Damage { file: file.clone(), offset, what };
@@ -313,12 +320,12 @@ impl Core {
         Guard::wait_for_others();
         let end = self.log.end();
         Guard::wait_for_others();
-        self.log.copy_to(&target, end, sequence)
+        self.without_compaction(|| self.log.copy_to(&target, end, sequence))
     }
 }
 
 /// What waits for all readers cannot be called by one.
-fn check_outside_read(call: &'static str) -> Result<()> {
+pub(crate) fn check_outside_read(call: &'static str) -> Result<()> {
     if !Guard::is_pinned() {
         return Ok(());
     }

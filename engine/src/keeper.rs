@@ -376,6 +376,7 @@ impl Tier for Tenant {
 
     fn evict_expired(&self) -> u64 {
         let Some(core) = self.0.upgrade() else { return 0 };
+        core.wake_compactor();
         let mut count = 0;
         core.memory.each_expired(core.clock.now_ms(), |at, _, guard| {
             count += u64::from(core.demote(at, Count::EvictedExpired, guard).unwrap_or(false));

@@ -5,7 +5,9 @@
 
 mod batch;
 mod budget;
+mod choice;
 mod clock;
+mod compact;
 mod counters;
 mod demote;
 mod engine;
@@ -25,6 +27,7 @@ mod walk;
 mod worker;
 
 pub use clock::TimeSource;
+pub use compact::Compacted;
 pub use engine::{Core, Engine, Options};
 pub use get::Metadata;
 pub use insert::{Attributes, Durability};

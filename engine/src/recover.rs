@@ -127,7 +127,8 @@ impl Rebuilding<'_> {
 
     /// The highest sequence wins; of equal ones, which only copies have, the later place.
     fn publish_whole(&self, found: &scan::Found<'_>, at: Location) -> Result<()> {
-        self.publish(found.key, found.bytes, at, |there, record| {
+        let sequence = Some(found.header.sequence).filter(|_| at.kind() == Kind::Log);
+        self.publish(found.key, found.bytes, sequence, at, |there, record| {
             (found.header.sequence, at.address()) > (record.sequence(), there.address())
         })
     }
@@ -135,13 +136,14 @@ impl Rebuilding<'_> {
     /// A damaged record wins over what stands before it in the log.
     fn publish_claim(&self, claim: &Claim) -> Result<()> {
         let at = claim.at;
-        self.publish(&claim.key, claim.bytes, at, |there, _| at.address() > there.address())
+        self.publish(&claim.key, claim.bytes, None, at, |there, _| at.address() > there.address())
     }
 
     fn publish(
         &self,
         key: &[u8],
         bytes: u64,
+        sequence: Option<u64>,
         at: Location,
         wins_over: impl Fn(Location, &Found<'_>) -> bool,
     ) -> Result<()> {
@@ -156,7 +158,10 @@ impl Rebuilding<'_> {
             })
         })?;
         let replaced = match published {
-            Published::Kept => return Ok(()),
+            Published::Kept => {
+                self.log.note_dead(at, bytes, sequence);
+                return Ok(());
+            }
             Published::New => None,
             Published::Replaced(old) => Some(old),
         };
@@ -164,9 +169,10 @@ impl Rebuilding<'_> {
             self.counters.add(Count::Added, 1, &guard);
             self.counters.add(Count::LiveBytesAdded, bytes, &guard);
         }
-        if let Some(old) = replaced.filter(|old| old.kind() == Kind::Log) {
-            self.counters.add(Count::Taken, 1, &guard);
-            self.counters.add(Count::LiveBytesTaken, tiers.log_bytes_at(old), &guard);
+        let Some(needless) = replaced.and_then(|old| tiers.logged(old)) else { return Ok(()) };
+        self.log.note_dead(needless.at, needless.bytes, needless.sequence);
+        if needless.at.kind() == Kind::Log {
+            self.counters.add_all([(Count::Taken, 1), (Count::LiveBytesTaken, needless.bytes)], &guard);
         }
         Ok(())
     }

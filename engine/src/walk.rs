@@ -5,7 +5,7 @@
 
 use std::vec;
 
-use thermocline_tiers::{Guard, Kind, Location, Result, Value, memory::Held};
+use thermocline_tiers::{Guard, Kind, Location, Result, Value, log::Walking, memory::Held};
 
 use crate::{
     engine::Core,
@@ -36,6 +36,8 @@ pub struct ResidentKeys<'a> {
 #[derive(Debug)]
 struct Walk<'a> {
     core: &'a Core,
+    /// What the pages name stays until it was shown.
+    _walking: Walking,
     cursor: Option<Cursor>,
     page: vec::IntoIter<Met>,
 }
@@ -71,7 +73,7 @@ impl Core {
     }
 
     fn walk(&self) -> Walk<'_> {
-        Walk { core: self, cursor: Some(Cursor::default()), page: Vec::new().into_iter() }
+        Walk { core: self, _walking: self.log.walking(), cursor: Some(Cursor::default()), page: Vec::new().into_iter() }
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) type Job = Box<dyn FnMut() -> Result<Next, String> + Send>;
 pub(crate) enum Next {
     /// Nothing, until somebody asks.
     Done,
+    /// One more at once.
+    Again,
     /// One more before long: what is left waits for others.
     Soon,
 }
@@ -86,6 +88,11 @@ impl Worker {
         }
     }
 
+    /// Whether the thread is asked to end.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.shared.ending.load(Ordering::Acquire)
+    }
+
     /// Ends the thread and waits for it.
     pub(crate) fn stop(&self) {
         self.shared.ending.store(true, Ordering::Release);
@@ -128,6 +135,7 @@ impl Shared {
             }
             match catch_unwind(AssertUnwindSafe(&mut job)) {
                 Ok(Ok(Next::Soon)) => pause = Some(pause.map_or(PAUSE_MIN, |pause| (pause * 2).min(PAUSE_MAX))),
+                Ok(Ok(Next::Again)) => self.woken.store(true, Ordering::Release),
                 Ok(done) => {
                     pause = None;
                     self.note(done.err());

@@ -84,7 +84,8 @@ impl Run {
             85..95 => advance(&self.clock, [0, 1, 40, 5_000][self.random.below(4) as usize]),
             95..96 => advance(&self.clock, if self.random.one_in(20) { TEN_YEARS_MS } else { DAY_MS }),
             96..98 => self.walk(),
-            98..99 => self.engine().sync().expect("nothing fails here"),
+            98..99 if self.random.one_in(2) => self.engine().sync().expect("nothing fails here"),
+            98..99 => _ = self.engine().compact().expect("nothing fails here"),
             _ => self.reopen(),
         }
     }

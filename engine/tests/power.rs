@@ -132,6 +132,13 @@ impl Run {
                 }
                 result.is_ok()
             }
+            35..36 => {
+                let result = self.engine().compact();
+                if result.is_ok() {
+                    self.history.synced();
+                }
+                result.is_ok()
+            }
             _ => self.reopen(),
         }
     }

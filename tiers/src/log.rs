@@ -9,6 +9,7 @@ pub mod medium;
 pub mod scan;
 
 mod append;
+mod compact;
 mod flush;
 mod map;
 mod on_demand;
@@ -25,6 +26,8 @@ use std::sync::{
 use crossbeam_utils::CachePadded;
 
 pub use append::{Placed, Survives};
+use compact::Walks;
+pub use compact::{Cold, Sealed, Walking};
 use flush::{Flusher, Pending};
 use format::{HEADER_BYTES, Identity, Note, RECORDS_START};
 pub use format::{Header, Keys, RecordKind};
@@ -84,6 +87,7 @@ pub struct Log {
     /// The file `lock`, for notes to the next process.
     notes: Box<dyn File>,
     reads_by_calls: bool,
+    walks: Mutex<Walks>,
     /// Whether there is a segment to roll to; a hint for those who ask for one.
     has_spare: AtomicBool,
     /// Found at open, in the order of their numbers.
@@ -254,10 +258,10 @@ impl Log {
         let quiescent = quiescent.min(unsettled);
         // Of a segment with a damaged header it is not known what was promised: nothing in it was repaired.
         for segment in covered.iter().filter(|segment| segment.header_damage.is_none()) {
-            let bytes = segment.file_bytes()?;
+            let Some(bytes) = segment.unless_gone(segment.file_bytes())? else { continue };
             match segment.base.cmp(&quiescent.base()) {
                 std::cmp::Ordering::Less => {
-                    segment.note_flushed(bytes)?;
+                    segment.unless_gone(segment.note_flushed(bytes))?;
                     self.flusher.remove(|listed| listed.number == segment.number);
                 }
                 std::cmp::Ordering::Equal => segment.note_flushed(quiescent.offset().min(bytes))?,
@@ -316,18 +320,20 @@ impl Log {
         let mut extent = Extent { mapped: true, ..Extent::default() };
         for segment in self.segments() {
             extent.segments += 1;
-            extent.bytes += segment.file_bytes()?;
+            extent.bytes += segment.unless_gone(segment.file_bytes())?.unwrap_or(0);
             extent.mapped &= segment.is_mapped();
         }
         Ok(extent)
     }
 
-    /// All segments in the table, in the order of their slots.
+    /// All segments whose files are there, in the order of their slots.
     fn segments(&self) -> Vec<&SharedSegment> {
         let mut slot = 0;
         let mut segments = Vec::new();
         while let Some(segment) = self.table.get(slot) {
-            segments.push(segment);
+            if !segment.dead.is_gone() {
+                segments.push(segment);
+            }
             slot += segment.slots();
         }
         segments

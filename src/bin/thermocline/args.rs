@@ -112,6 +112,8 @@ pub(crate) enum Command {
     Stats,
     /// Check every record; exits 2 on damage
     Verify,
+    /// Give back the space of what is no longer needed
+    Compact,
     /// Copy the store into a directory that is absent or empty
     Backup {
         /// Where the copy goes

@@ -45,6 +45,7 @@ fn run(cli: Cli) -> Ending {
         Command::Export { file } => transfer::export(common, file),
         Command::Stats => upkeep::stats(common),
         Command::Verify => upkeep::verify(common),
+        Command::Compact => upkeep::compact(common),
         Command::Backup { directory } => upkeep::backup(common, directory),
         Command::Completions { shell } => args::completions(*shell),
     }

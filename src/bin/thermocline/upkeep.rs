@@ -67,6 +67,8 @@ fn figures(store: &Store) -> Vec<(&'static str, Figure)> {
         ("log.bytes", Figure::Bytes(stats.log.bytes)),
         ("log.live_bytes", Figure::Bytes(stats.log.live_bytes)),
         ("log.bytes_written", Figure::Bytes(stats.log.bytes_written)),
+        ("log.bytes_compacted", Figure::Bytes(stats.log.bytes_compacted)),
+        ("log.bytes_reclaimed", Figure::Bytes(stats.log.bytes_reclaimed)),
         ("log.mapped", Figure::Is(stats.log.mapped)),
         ("index.keys", Figure::Count(stats.index.keys)),
         ("index.bytes", Figure::Bytes(stats.index.bytes)),
@@ -143,6 +145,33 @@ fn told(common: &Common, verified: &Verified) -> Ending {
     let directory = common.dir.display();
     let line = format!("{directory} has {records}: {}, offset {}: {}", first.file, first.offset, first.what);
     Err(Failure::Told(line))
+}
+
+/// Compacts the log, and shows what that did.
+pub(crate) fn compact(common: &Common) -> Ending {
+    let store = stores::to_change(common)?;
+    let progress = Progress::of_unknown("compacting");
+    let done = store.compact()?;
+    let closed = store.close();
+    drop(progress);
+    let mut output = Output::stdout();
+    if common.json() {
+        let row = json!({
+            "segments": done.segments,
+            "bytes_read": done.bytes_read,
+            "bytes_written": done.bytes_written,
+            "bytes_reclaimed": done.bytes_reclaimed,
+        });
+        output.row(|out| writeln!(out, "{row}"))?;
+    } else {
+        let mut table = output::table(["segments", "read", "written", "reclaimed"]);
+        let sizes = [done.bytes_read, done.bytes_written, done.bytes_reclaimed].map(output::size);
+        table.add_row([output::figure(done.segments)].into_iter().chain(sizes.into_iter().map(output::figure)));
+        output.table(&table)?;
+    }
+    output.finish()?;
+    closed?;
+    Ok(Outcome::Done)
 }
 
 /// Copies the store.

@@ -150,8 +150,16 @@ impl Log {
     }
 
     #[inline]
-    fn placed(&self, record: &NewRecord<'_>, segment: &Segment, offset: u64) -> Placed {
-        let kind = if record.header.kind == RecordKind::Tombstone { Kind::Removed } else { Kind::Log };
+    pub(super) fn placed(&self, record: &NewRecord<'_>, segment: &Segment, offset: u64) -> Placed {
+        if record.header.deadline_ms != 0 {
+            segment.dead.note_deadline(record.bytes(), record.header.deadline_ms);
+        }
+        let kind = if record.header.kind == RecordKind::Tombstone {
+            segment.dead.note_removal(record.bytes(), record.header.sequence);
+            Kind::Removed
+        } else {
+            Kind::Log
+        };
         let location = Location::new(kind, Address::new(segment.base, offset), false);
         Placed { location, wants_ahead: self.wants_ahead(segment, offset + record.bytes()) }
     }
@@ -286,7 +294,7 @@ impl Log {
 
     /// Moves the tail from the segment of `seen`, where `bytes` did not fit, to the next one.
     #[cold]
-    fn roll_from(&self, seen: Tail, bytes: u64) -> Result<()> {
+    pub(super) fn roll_from(&self, seen: Tail, bytes: u64) -> Result<()> {
         let mut roll = self.lock_roll();
         let now = self.tail();
         let has_moved = now.base() != seen.base() || now.offset() < seen.offset();
@@ -314,7 +322,7 @@ impl Log {
     }
 
     /// Makes a segment, in the table. It is to be flushed once it gets a record, and not before.
-    fn create_segment(&self, roll: &mut Roll, capacity: u64, ready: u64) -> Result<SharedSegment> {
+    pub(super) fn create_segment(&self, roll: &mut Roll, capacity: u64, ready: u64) -> Result<SharedSegment> {
         let base = roll.next_slot;
         let slots = capacity.div_ceil(Address::SLOT_BYTES).max(1) as usize;
         if base + slots > Address::SLOTS {

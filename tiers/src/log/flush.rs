@@ -258,7 +258,7 @@ fn write_all(mut pending: Vec<(Ticket, Pending)>) -> Vec<(Ticket, Error)> {
 fn flush_all(segments: &[SharedSegment]) -> Result<Result<()>> {
     for segment in segments {
         // One after the other: there may be more than a process may have open.
-        let file = segment.file()?;
+        let Some(file) = segment.unless_gone(segment.file())? else { continue };
         if let Err(error) = segment.flush_file(&*file) {
             return Ok(Err(error));
         }

@@ -26,6 +26,8 @@ pub struct Map {
     start: Start,
     bytes: u64,
     writable: bool,
+    /// Whether a file is behind it.
+    is_file: bool,
 }
 
 /// Where a mapping starts.
@@ -52,23 +54,37 @@ impl Map {
         let raw = if writable { options.map_raw(file)? } else { options.map_raw_read_only(file)? };
         // Advice only. One write fault then makes 2 MiB writable instead of walking a large folio per page.
         let _ = raw.advise(Advice::HugePage);
-        Ok(Self::new(raw, writable))
+        Ok(Self::new(raw, writable, true))
     }
 
     /// Zeroed memory that no file backs.
     pub(crate) fn anonymous(bytes: u64) -> io::Result<Self> {
         let bytes = usize::try_from(bytes).map_err(io::Error::other)?.max(1);
         let raw = MmapRaw::from(MmapOptions::new().len(bytes).map_anon()?);
-        Ok(Self::new(raw, true))
+        Ok(Self::new(raw, true, false))
     }
 
-    fn new(raw: MmapRaw, writable: bool) -> Self {
-        Self { start: Start(raw.as_mut_ptr()), bytes: raw.len() as u64, raw: Arc::new(raw), writable }
+    fn new(raw: MmapRaw, writable: bool, is_file: bool) -> Self {
+        Self { start: Start(raw.as_mut_ptr()), bytes: raw.len() as u64, raw: Arc::new(raw), writable, is_file }
     }
 
     /// The same bytes, to be read only.
     pub(crate) fn read_only(self) -> Self {
         Self { writable: false, ..self }
+    }
+
+    /// Puts zeros in the place of a file, so that the system can have its space back. To be called when nobody has a slice of it;
+    /// whoever looks later sees no record.
+    pub(crate) fn forget(&self) {
+        if !self.is_file {
+            return;
+        }
+        use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
+        let flags = MapFlags::PRIVATE | MapFlags::FIXED | MapFlags::NORESERVE;
+        // SAFETY: exactly the range of our own mapping, which stays mapped until `raw` drops. By the protocol above nobody has
+        // a slice of it: `compact.rs` calls this for segments that no slot names, when every guard and walk from before is gone.
+        // If the system refuses, the old mapping stays, and with it the file's space until the store is closed.
+        let _ = unsafe { mmap_anonymous(self.start.0.cast(), self.bytes as usize, ProtFlags::READ, flags) };
     }
 
     /// Length in bytes.

@@ -117,6 +117,7 @@ impl Log {
             noted: AtomicU64::new(0),
             unsettled: AtomicU64::new(u64::MAX),
             reads_by_calls: !medium.is_mapped(),
+            walks: Mutex::default(),
             has_spare: AtomicBool::new(false),
             notes,
             found,
@@ -141,7 +142,19 @@ impl Log {
     pub fn scan(&self, index: usize, mut visit: impl FnMut(&Found<'_>, Location) -> Result<()>) -> Result<Scanned> {
         let segment = &self.found[index];
         let bytes = segment.quiet_bytes(None)?;
-        self.scan_bytes(segment, &bytes, segment.flushed, |found, at| visit(found, at))
+        let scanned = self.scan_bytes(segment, &bytes, segment.flushed, |found, at| {
+            if found.header.deadline_ms != 0 {
+                segment.dead.note_deadline(found.bytes, found.header.deadline_ms);
+            }
+            if found.header.kind == format::RecordKind::Tombstone {
+                segment.dead.note_removal(found.bytes, found.header.sequence);
+            }
+            visit(found, at)
+        })?;
+        if !scanned.damaged.is_empty() {
+            segment.dead.set_damaged();
+        }
+        Ok(scanned)
     }
 
     fn scan_bytes(
@@ -332,7 +345,7 @@ pub struct QuietEnd {
     spare: Option<(u64, u64)>,
 }
 
-fn location(segment: &Segment, found: &Found<'_>, unverified: bool) -> Location {
+pub(super) fn location(segment: &Segment, found: &Found<'_>, unverified: bool) -> Location {
     let kind = if found.header.kind == format::RecordKind::Tombstone { Kind::Removed } else { Kind::Log };
     Location::new(kind, Address::new(segment.base, found.offset), unverified)
 }

@@ -15,6 +15,7 @@ use std::{
 
 use super::{
     Medium,
+    compact::Dead,
     format::{self, BadBlock, HEADER_BYTES, Header, Keys, RECORDS_START, RecordKind, SegmentHeader, commit_word},
     map::{Map, STEP_BYTES},
     medium::File,
@@ -46,6 +47,8 @@ pub(crate) struct Segment {
     pub(crate) found_bytes: u64,
     /// What is wrong with the header, if anything.
     pub(crate) header_damage: Option<String>,
+    /// What is known of its dead records.
+    pub(crate) dead: Dead,
 }
 
 /// The name of segment `number`.
@@ -98,6 +101,7 @@ impl Segment {
             flushed: RECORDS_START,
             found_bytes: 0,
             header_damage: None,
+            dead: Dead::default(),
         };
         segment.make_ready(ready).map_err(undo)?;
         Ok(segment)
@@ -151,6 +155,7 @@ impl Segment {
             flushed,
             found_bytes,
             header_damage,
+            dead: Dead::default(),
             path,
         };
         if !append {
@@ -163,6 +168,26 @@ impl Segment {
     pub(crate) fn release(&self) {
         if self.is_mapped() {
             self.file.release();
+        }
+    }
+
+    /// What was done with the file, or `None` if that failed because compaction has removed it.
+    ///
+    /// # Errors
+    /// As `result` says.
+    pub(crate) fn unless_gone<T>(&self, result: Result<T>) -> Result<Option<T>> {
+        match result {
+            Ok(done) => Ok(Some(done)),
+            Err(_) if self.dead.is_gone() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Gives the space of a file back that has no name any more. Nobody looks into it, or will.
+    pub(crate) fn forget(&self) {
+        self.file.release();
+        if let Some(map) = &self.map {
+            map.forget();
         }
     }
 

@@ -414,19 +414,20 @@ impl<'g> Record<'g> {
         Some(Location::new(Kind::Log, Address::from_bits(address), false))
     }
 
-    /// Gives a dirty record its home, for life; `false` if it has one or gets one from somebody else.
-    pub fn give_home(&self, home: Location) -> bool {
+    /// Gives a dirty record its home, for life; `None` if it has one or gets one from somebody else, and otherwise whether the
+    /// record was live still. If it was, whoever retires it sees the home.
+    pub fn give_home(&self, home: Location) -> Option<bool> {
         // Relaxed: only decides who does it.
         let flags = self.header.state.fetch_or(state::MOVING_IN, Ordering::Relaxed);
         if flags & (state::MOVING_IN | state::AT_HOME) != 0 {
-            return false;
+            return None;
         }
         let address = home.address().to_bits();
         self.header.home_low.store(address as u32, Ordering::Relaxed);
         self.header.home_high.store((address >> 32) as u8, Ordering::Relaxed);
         // Release: pairs with the Acquire in `home`.
-        self.header.state.fetch_or(state::AT_HOME, Ordering::Release);
-        true
+        let flags = self.header.state.fetch_or(state::AT_HOME, Ordering::Release);
+        Some(flags & state::LIVE != 0)
     }
 
     /// What is remembered of its accesses.

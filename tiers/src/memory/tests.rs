@@ -44,7 +44,7 @@ fn what_was_placed_is_read_back() {
         assert_eq!((record.key(), record.value()), (&b"key"[..], &value[..]));
         assert_eq!((record.sequence(), record.deadline_ms(), record.history()), (3, deadline_ms, 7));
         assert_eq!(record.home(), Some(home));
-        assert!(!record.give_home(home));
+        assert_eq!(record.give_home(home), None);
         placed.published();
     }
 }
@@ -57,7 +57,7 @@ fn a_dirty_record_gets_one_home() {
     let record = memory.record(at, &guard).unwrap();
     let [first, second] = [64, 128].map(|offset| Location::new(Kind::Log, Address::new(3, offset), false));
     assert_eq!(record.home(), None);
-    assert!(record.give_home(first) && !record.give_home(second));
+    assert_eq!((record.give_home(first), record.give_home(second)), (Some(true), None));
     assert_eq!(record.home(), Some(first));
 }
 

@@ -1,0 +1,369 @@
+//! Compact: copy what lives in a segment to a cold one, have the slots name the copies, let the segment go.
+//!
+//! Holds the flow and its thread. What is chosen is said in `choice.rs`. Invariants: a copy is durable before a slot names it; a
+//! segment goes only when no slot, and no record in memory, names a place in it, and when what made its other records needless
+//! is durable too.
+
+use std::{
+    ops::AddAssign,
+    sync::{MutexGuard, PoisonError},
+    thread,
+    time::Instant,
+};
+
+use thermocline_tiers::{
+    Guard, Kind, Location, Result,
+    log::{Cold, Header, NewRecord, RecordKind, Sealed, scan::Found as Scanned},
+};
+
+use crate::{
+    choice::{Effort, choose},
+    counters::Count,
+    engine::Core,
+    found::{Found, is_same},
+    index::Look,
+    worker::Next,
+};
+
+/// After so many bytes the thread rests for as long as they took it.
+const STEP_BYTES: u64 = 1 << 20;
+/// So many records are looked at while exchanges wait.
+const CHUNK: usize = 256;
+
+/// What a compaction did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Compacted {
+    /// Segments that went.
+    pub segments: u64,
+    /// Bytes of them.
+    pub bytes_read: u64,
+    /// Bytes of records that were copied.
+    pub bytes_written: u64,
+    /// Bytes of the disk that came back.
+    pub bytes_reclaimed: u64,
+}
+
+impl AddAssign for Compacted {
+    fn add_assign(&mut self, other: Self) {
+        self.segments += other.segments;
+        self.bytes_read += other.bytes_read;
+        self.bytes_written += other.bytes_written;
+        self.bytes_reclaimed += other.bytes_reclaimed;
+    }
+}
+
+/// What is kept between two compactions: the cold segment that is not full.
+#[derive(Debug, Default)]
+pub(crate) struct Compaction {
+    cold: Option<Cold>,
+}
+
+/// How a record of a segment stands.
+enum Standing {
+    /// Its key's slot names it, or a record in memory whose home it is.
+    Needed,
+    /// The key has something newer.
+    Superseded,
+    /// The key has no slot.
+    Unknown,
+}
+
+/// A record whose key needs it, or a removal in its place.
+struct Move {
+    hash: u64,
+    from: Location,
+    /// Nothing: it needs no copy, only its slot has to forget it.
+    to: Location,
+    bytes: u64,
+    /// Of a value.
+    sequence: Option<u64>,
+    /// What a value took that has expired.
+    expired_bytes: Option<u64>,
+}
+
+/// Why and how a pass goes over a segment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    First,
+    /// Looks for what was named again after it had been looked at.
+    Again,
+}
+
+impl Core {
+    fn compaction(&self) -> MutexGuard<'_, Compaction> {
+        // What a compaction that panicked left is whole: a cold segment says itself where it ends.
+        self.compaction.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps compaction out while somebody reads segments as files.
+    pub(crate) fn without_compaction<R>(&self, read: impl FnOnce() -> R) -> R {
+        let _compaction = self.compaction();
+        read()
+    }
+
+    /// Has the compacting thread look whether there is something to do.
+    pub(crate) fn wake_compactor(&self) {
+        if self.options.in_memory || self.options.read_only || !self.options.compacts {
+            return;
+        }
+        self.compactor.wake(|| {
+            let this = self.this.clone();
+            Box::new(move || match this.upgrade() {
+                Some(core) => core.compact_next().map_err(|error| error.to_string()),
+                None => Ok(Next::Done),
+            })
+        });
+    }
+
+    fn compact_next(&self) -> Result<Next> {
+        let mut compaction = self.compaction();
+        match self.compact_chosen(&mut compaction, Effort::Steady)? {
+            Some(_) => Ok(Next::Again),
+            None => self.log.seal_cold(&mut compaction.cold).map(|()| Next::Done),
+        }
+    }
+
+    /// Compacts everything that has anything dead in it, now. Returns what that did.
+    ///
+    /// # Errors
+    /// [`thermocline_tiers::Error::Io`], [`thermocline_tiers::Error::Suspended`]: nothing is lost, and what was done stays done.
+    pub fn compact(&self) -> Result<Compacted> {
+        crate::inspect::check_outside_read("compact")?;
+        let mut done = Compacted::default();
+        if self.options.in_memory || self.options.read_only {
+            return Ok(done);
+        }
+        self.sync()?;
+        self.log.roll(self.clock.now_ms())?;
+        // Those who write now may write to a segment that is full.
+        Guard::pin().retire(self.log.quiescer());
+        Guard::wait_for_others();
+        let mut compaction = self.compaction();
+        // A segment that was chosen once has nothing dead in it afterwards; what dies meanwhile is for the next time.
+        for _ in 0..self.log.sealed(compaction.cold.as_ref(), self.clock.now_ms())?.len() {
+            match self.compact_chosen(&mut compaction, Effort::Full)? {
+                Some(one) => done += one,
+                None => break,
+            }
+        }
+        self.log.seal_cold(&mut compaction.cold)?;
+        Guard::reclaim();
+        Ok(done)
+    }
+
+    /// Ends what is half done; the thread has stopped.
+    pub(crate) fn end_compaction(&self) -> Result<()> {
+        self.log.seal_cold(&mut self.compaction().cold)
+    }
+
+    fn compact_chosen(&self, compaction: &mut Compaction, effort: Effort) -> Result<Option<Compacted>> {
+        let sealed = self.log.sealed(compaction.cold.as_ref(), self.clock.now_ms())?;
+        match choose(&sealed, effort) {
+            Some(chosen) => self.compact_one(&chosen, &mut compaction.cold, effort).map(Some),
+            None => Ok(None),
+        }
+    }
+
+    fn compact_one(&self, sealed: &Sealed, cold: &mut Option<Cold>, effort: Effort) -> Result<Compacted> {
+        let mut done = Compacted { segments: 1, bytes_read: sealed.bytes, ..Compacted::default() };
+        let mut pass = Pass::First;
+        loop {
+            let (moves, bytes_written) = match self.copy_living(sealed, cold, effort, pass)? {
+                Some(copied) => copied,
+                // Damaged, and left as it is; or the store is being closed.
+                None => return Ok(Compacted::default()),
+            };
+            done.bytes_written += bytes_written;
+            if let Some(cold) = cold.as_ref().filter(|_| bytes_written > 0) {
+                self.log.flush_cold(cold)?;
+            }
+            moves.iter().try_for_each(|moved| self.follow(moved))?;
+            if moves.is_empty() && pass == Pass::Again {
+                break;
+            }
+            // Whoever still has a place of this segment in hand has published it, or nothing, after this.
+            Guard::wait_for_others();
+            pass = Pass::Again;
+        }
+        // What made the others needless is as durable as they were.
+        self.let_exchanges_count();
+        self.log.flush()?;
+        done.bytes_reclaimed = self.log.drop_sealed(sealed)?;
+        let guard = Guard::pin();
+        let counts = [(Count::BytesCompacted, done.bytes_written), (Count::BytesReclaimed, done.bytes_reclaimed)];
+        self.counters.add_all(counts, &guard);
+        Ok(done)
+    }
+
+    /// Copies what the keys of a segment need. `None` if the segment is damaged, or the store ends.
+    fn copy_living(
+        &self,
+        sealed: &Sealed,
+        cold: &mut Option<Cold>,
+        effort: Effort,
+        pass: Pass,
+    ) -> Result<Option<(Vec<Move>, u64)>> {
+        let (mut moves, mut written) = (Vec::new(), 0);
+        let oldest_dead = self.log.oldest_dead_outside(sealed);
+        let (mut seen, mut step, mut start) = (0, 0, Instant::now());
+        let mut exchanging = None;
+        let mut is_ending = false;
+        let is_whole = self.log.visit_sealed(sealed, |found, at| {
+            is_ending |= self.compactor.is_ending();
+            if is_ending {
+                return Ok(());
+            }
+            if pass == Pass::Again && seen % CHUNK == 0 {
+                // What is seen, and not what an exchange in flight may take back.
+                exchanging = None;
+                exchanging = Some(self.exchanging.write().unwrap_or_else(PoisonError::into_inner));
+            }
+            seen += 1;
+            step += found.bytes;
+            if step >= STEP_BYTES && effort == Effort::Steady && pass == Pass::First {
+                thread::sleep(start.elapsed());
+                (step, start) = (0, Instant::now());
+            }
+            let Some((header, moved)) = self.judge_scanned(found, at, oldest_dead, pass)? else { return Ok(()) };
+            let value = if header.kind == RecordKind::Value { found.value } else { &[] };
+            let copy = NewRecord { header, namespace: found.namespace, key: found.key, value };
+            let to = match moved {
+                Fate::Forgotten => Location::nothing(),
+                Fate::Copied | Fate::CopiedAlone => {
+                    written += copy.bytes();
+                    self.log.copy_cold(cold, &copy)?
+                }
+            };
+            if moved != Fate::CopiedAlone {
+                let sequence = Some(header.sequence).filter(|_| header.kind == RecordKind::Value);
+                let expired_bytes = (header.kind != found.header.kind).then_some(found.bytes);
+                let hash = self.log.keys().hash(found.key);
+                moves.push(Move { hash, from: at, to, bytes: copy.bytes(), sequence, expired_bytes });
+            }
+            Ok(())
+        })?;
+        drop(exchanging);
+        Ok((is_whole && !is_ending).then_some((moves, written)))
+    }
+
+    /// What is to become of a record: the header of its copy, or `None` if no key needs it.
+    fn judge_scanned(
+        &self,
+        found: &Scanned<'_>,
+        at: Location,
+        oldest_dead: u64,
+        pass: Pass,
+    ) -> Result<Option<(Header, Fate)>> {
+        let guard = Guard::pin();
+        let standing = self.standing(found.key, at, &guard)?;
+        let header = found.header;
+        // A removal is needed as long as there may be something older that it removes.
+        let is_needless = header.sequence < oldest_dead;
+        let tombstone = Header { kind: RecordKind::Tombstone, deadline_ms: 0, ..header };
+        Ok(match (header.kind, standing) {
+            (RecordKind::Value, Standing::Needed) if self.is_living_until(header.deadline_ms) => {
+                Some((header, Fate::Copied))
+            }
+            (_, Standing::Needed) if is_needless => Some((tombstone, Fate::Forgotten)),
+            (_, Standing::Needed) => Some((tombstone, Fate::Copied)),
+            (RecordKind::Tombstone, Standing::Unknown) if !is_needless && pass == Pass::First => {
+                Some((tombstone, Fate::CopiedAlone))
+            }
+            _ => None,
+        })
+    }
+
+    /// How the record of `key` at `at` stands.
+    fn standing(&self, key: &[u8], at: Location, guard: &Guard) -> Result<Standing> {
+        let tiers = self.tiers(guard);
+        let found = self.index.find(self.log.keys().hash(key), guard, |there| {
+            if there == at {
+                return Ok(Look::Found(Standing::Needed));
+            }
+            tiers.read_to_replace(there, |record| match record {
+                Some(record) if !is_same(record.key(), key) => Look::Other,
+                Some(Found::Memory(record)) if record.home().is_some_and(|home| home.address() == at.address()) => {
+                    Look::Found(Standing::Needed)
+                }
+                _ => Look::Found(Standing::Superseded),
+            })
+        })?;
+        Ok(found.unwrap_or(Standing::Unknown))
+    }
+
+    /// Has whatever names the old place of a record name the new one.
+    fn follow(&self, moved: &Move) -> Result<()> {
+        let guard = Guard::pin();
+        loop {
+            let history = self.index.touch(moved.hash, moved.from, &guard, |history| history);
+            if let Some(history) = history {
+                if self.index.exchange(moved.hash, moved.from, moved.to, history, &guard) {
+                    self.count_expired(moved, &guard);
+                    return Ok(());
+                }
+                continue;
+            }
+            let home = self.index.find(moved.hash, &guard, |there| {
+                Ok(match self.memory.record(there, &guard).filter(|_| there.kind() == Kind::Memory) {
+                    Some(record) if record.home().is_some_and(|home| home.address() == moved.from.address()) => {
+                        Look::Found(there)
+                    }
+                    _ => Look::Other,
+                })
+            })?;
+            match home {
+                Some(there) if self.rehome(moved, there, &guard) => return Ok(()),
+                Some(_) => {}
+                // Something newer came; the copy is needed no more.
+                None => {
+                    if !moved.to.is_nothing() {
+                        self.log.note_dead(moved.to, moved.bytes, moved.sequence);
+                    }
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// Replaces the record in memory at `there` by one whose home is the new place; `false` if it has left the slot.
+    fn rehome(&self, moved: &Move, there: Location, guard: &Guard) -> bool {
+        let Some(record) = self.memory.record(there, guard) else { return false };
+        let header = Header { kind: RecordKind::Value, sequence: record.sequence(), deadline_ms: record.deadline_ms() };
+        let copy = NewRecord { header, namespace: 0, key: record.key(), value: record.value() };
+        let home = Some(moved.to).filter(|_| moved.expired_bytes.is_none());
+        let placed = home.and_then(|home| self.memory.place(&copy, Some(home), record.history(), false, guard));
+        let to = placed.as_ref().map_or(moved.to, |placed| placed.location());
+        if !self.index.exchange(moved.hash, there, to, record.history(), guard) {
+            return false;
+        }
+        match placed {
+            Some(placed) => placed.published(),
+            None => {
+                let has_expired = moved.expired_bytes.is_some();
+                let reason = if has_expired { Count::EvictedExpired } else { Count::EvictedCapacity };
+                self.counters.add_all([(reason, 1), (Count::Demotion, 1)], guard);
+                self.count_expired(moved, guard);
+            }
+        }
+        self.memory.retire(there, guard);
+        true
+    }
+
+    fn count_expired(&self, moved: &Move, guard: &Guard) {
+        if let Some(bytes) = moved.expired_bytes {
+            self.counters.add_all([(Count::Taken, 1), (Count::LiveBytesTaken, bytes)], guard);
+        }
+    }
+}
+
+/// What becomes of a record that is needed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It moves, and its slot with it.
+    Copied,
+    /// It moves; no slot names it.
+    CopiedAlone,
+    /// Its slot forgets it.
+    Forgotten,
+}

@@ -1,0 +1,328 @@
+//! Compaction's part of the log: what is dead in a segment, cold segments that take copies, and segments that go.
+//!
+//! Holds counts of dead bytes and the way a file leaves. Never knows what is alive: it is told. Invariant: the file of a
+//! segment goes only when every record in it that counts is durable elsewhere, and its map when nobody can look into it any more.
+
+use std::sync::{
+    Arc, PoisonError, Weak,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
+
+use super::{
+    Log,
+    format::RECORDS_START,
+    map::STEP_BYTES,
+    open::location,
+    record::{NewRecord, Placing},
+    scan::{Found, Item, Scan},
+    segment::{self, Segment, SharedSegment},
+    tail::Tail,
+};
+use crate::{Error, Guard, Result, slot::Location};
+
+/// What is known of the dead records of a segment.
+#[derive(Debug)]
+pub(crate) struct Dead {
+    bytes: AtomicU64,
+    /// The lowest sequence of a dead value, or the highest number there is.
+    oldest: AtomicU64,
+    /// Bytes of removals, and the highest sequence of one.
+    removals: AtomicU64,
+    last_removal: AtomicU64,
+    /// Bytes of records that have a deadline, and the first and the last of those, in ms of Unix time.
+    expiring: AtomicU64,
+    first_deadline: AtomicU64,
+    last_deadline: AtomicU64,
+    /// Bytes of the file, once it was measured; it is sealed then.
+    file_bytes: AtomicU64,
+    /// The file is gone.
+    is_gone: AtomicBool,
+    /// Something in it is damaged: it stays as it is, for whoever can make sense of it.
+    is_damaged: AtomicBool,
+}
+
+impl Default for Dead {
+    fn default() -> Self {
+        Self {
+            bytes: AtomicU64::new(0),
+            oldest: AtomicU64::new(u64::MAX),
+            removals: AtomicU64::new(0),
+            last_removal: AtomicU64::new(0),
+            expiring: AtomicU64::new(0),
+            first_deadline: AtomicU64::new(u64::MAX),
+            last_deadline: AtomicU64::new(0),
+            file_bytes: AtomicU64::new(0),
+            is_gone: AtomicBool::new(false),
+            is_damaged: AtomicBool::new(false),
+        }
+    }
+}
+
+impl Dead {
+    pub(crate) fn is_gone(&self) -> bool {
+        // Acquire: whoever sees a segment gone sees who took its records.
+        self.is_gone.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn set_damaged(&self) {
+        self.is_damaged.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that a record of so many bytes has a deadline.
+    pub(crate) fn note_deadline(&self, bytes: u64, deadline_ms: u64) {
+        // Relaxed, here and below: sums and bounds, which order nothing.
+        self.expiring.fetch_add(bytes, Ordering::Relaxed);
+        if deadline_ms < self.first_deadline.load(Ordering::Relaxed) {
+            self.first_deadline.fetch_min(deadline_ms, Ordering::Relaxed);
+        }
+        if deadline_ms > self.last_deadline.load(Ordering::Relaxed) {
+            self.last_deadline.fetch_max(deadline_ms, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that a removal of so many bytes was written.
+    pub(crate) fn note_removal(&self, bytes: u64, sequence: u64) {
+        self.removals.fetch_add(bytes, Ordering::Relaxed);
+        self.last_removal.fetch_max(sequence, Ordering::Relaxed);
+    }
+
+    /// Above the lowest sequence of a dead value no removal can be forgotten.
+    fn oldest(&self) -> u64 {
+        if self.is_damaged.load(Ordering::Relaxed) { 0 } else { self.oldest.load(Ordering::Relaxed) }
+    }
+
+    /// About how many bytes are dead now: those that were said to be, removals if `oldest_outside` says that nothing is left
+    /// for them, and of what expires a part that grows from the first deadline to the last.
+    fn bytes_at(&self, now_ms: u64, oldest_outside: u64) -> u64 {
+        let [expiring, first, last, dead] = [&self.expiring, &self.first_deadline, &self.last_deadline, &self.bytes]
+            .map(|figure| figure.load(Ordering::Relaxed));
+        let expired = match now_ms {
+            _ if now_ms >= last => expiring,
+            _ if now_ms <= first => 0,
+            _ => (u128::from(expiring) * u128::from(now_ms - first) / u128::from(last - first)) as u64,
+        };
+        let is_needless = self.last_removal.load(Ordering::Relaxed) < oldest_outside;
+        dead + expired + if is_needless { self.removals.load(Ordering::Relaxed) } else { 0 }
+    }
+}
+
+/// A segment that gets no more records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sealed {
+    /// Later segments have higher ones.
+    pub number: u64,
+    /// Bytes of the file.
+    pub bytes: u64,
+    /// About how many of them are records that no key needs.
+    pub dead_bytes: u64,
+    base: usize,
+}
+
+impl Sealed {
+    /// Figures that no log gave, for tests of a choice.
+    pub fn new(number: u64, bytes: u64, dead_bytes: u64) -> Self {
+        Self { number, bytes, dead_bytes, base: 0 }
+    }
+}
+
+/// A segment that takes copies of records, and where the next one goes.
+#[derive(Debug)]
+pub struct Cold {
+    segment: SharedSegment,
+    end: u64,
+}
+
+/// What somebody who walks over locations holds, so that segments stay that his locations name.
+#[derive(Clone, Debug, Default)]
+pub struct Walking(Arc<()>);
+
+/// Those who walk.
+#[derive(Debug, Default)]
+pub(crate) struct Walks {
+    /// What who comes now gets.
+    now: Walking,
+    /// What those got who came before the last segments went.
+    before: Vec<Weak<()>>,
+}
+
+impl Walks {
+    /// Those who walk now.
+    fn all(&mut self) -> Vec<Weak<()>> {
+        let now = std::mem::take(&mut self.now);
+        self.before.push(Arc::downgrade(&now.0));
+        drop(now);
+        self.before.retain(|walking| walking.strong_count() > 0);
+        self.before.clone()
+    }
+}
+
+impl Log {
+    /// Says that no key needs the record at `at` any more, which takes `bytes`. `sequence` is that of a value.
+    #[inline]
+    pub fn note_dead(&self, at: Location, bytes: u64, sequence: Option<u64>) {
+        let Some(segment) = self.table.get(at.address().slot()) else { return };
+        // Relaxed: sums and bounds, which order nothing; whoever relies on them has waited for all writers.
+        segment.dead.bytes.fetch_add(bytes, Ordering::Relaxed);
+        if let Some(sequence) = sequence.filter(|sequence| *sequence < segment.dead.oldest.load(Ordering::Relaxed)) {
+            segment.dead.oldest.fetch_min(sequence, Ordering::Relaxed);
+        }
+    }
+
+    /// The lowest sequence of a dead value in any segment but `sealed`: above it no removal can be forgotten.
+    pub fn oldest_dead_outside(&self, sealed: &Sealed) -> u64 {
+        let others = self.segments().into_iter().filter(|segment| segment.base != sealed.base);
+        others.map(|segment| segment.dead.oldest()).min().unwrap_or(u64::MAX)
+    }
+
+    /// The segments that no writer writes to any more and whose records are all whole, as far as is known.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a file cannot be measured.
+    pub fn sealed(&self, cold: Option<&Cold>, now_ms: u64) -> Result<Vec<Sealed>> {
+        let quiescent = Tail(self.quiescent.load(Ordering::Acquire));
+        let spare = self.lock_roll().spare.as_ref().map(|(segment, _)| segment.base);
+        let tail = self.tail();
+        let mut all = Vec::new();
+        let mut oldest: Vec<_> = self.segments().iter().map(|segment| (segment.dead.oldest(), segment.base)).collect();
+        oldest.sort_unstable();
+        for segment in self.segments() {
+            let is_open = segment.base >= quiescent.base()
+                || tail.is_somewhere() && segment.base == tail.base()
+                || spare == Some(segment.base)
+                || cold.is_some_and(|cold| cold.segment.base == segment.base);
+            if is_open || segment.header_damage.is_some() || segment.dead.is_damaged.load(Ordering::Relaxed) {
+                continue;
+            }
+            let mut bytes = segment.dead.file_bytes.load(Ordering::Relaxed);
+            if bytes == 0 {
+                bytes = segment.file_bytes()?;
+                segment.dead.file_bytes.store(bytes, Ordering::Relaxed);
+            }
+            let outside = oldest.iter().find(|(_, base)| *base != segment.base).map_or(u64::MAX, |(oldest, _)| *oldest);
+            let dead_bytes = segment.dead.bytes_at(now_ms, outside).min(bytes);
+            all.push(Sealed { number: segment.number, bytes, dead_bytes, base: segment.base });
+        }
+        Ok(all)
+    }
+
+    /// Shows every record of a sealed segment. `false` if something in it is damaged: then it is sealed no more.
+    ///
+    /// # Errors
+    /// [`Error::Io`], and what `visit` returns.
+    pub fn visit_sealed(
+        &self,
+        sealed: &Sealed,
+        mut visit: impl FnMut(&Found<'_>, Location) -> Result<()>,
+    ) -> Result<bool> {
+        let segment = self.segment_at(sealed.base)?;
+        let bytes = segment.quiet_bytes(Some(sealed.bytes))?;
+        for item in Scan::new(&self.keys, &bytes) {
+            match item {
+                Item::Record(found) => visit(&found, location(segment, &found, false))?,
+                // A hole that a crash left above what was flushed has been voided; this is something else.
+                Item::Damaged(_) | Item::Gap { .. } => {
+                    segment.dead.set_damaged();
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Goes on in another segment if something in the one that is appended to is dead, so that it is sealed before long.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Full`].
+    pub fn roll(&self, now_ms: u64) -> Result<()> {
+        let tail = self.tail();
+        let active = self.table.get(tail.base()).filter(|_| tail.is_somewhere());
+        match active.is_some_and(|segment| segment.dead.bytes_at(now_ms, u64::MAX) > 0) {
+            true => self.roll_from(tail, 0),
+            false => Ok(()),
+        }
+    }
+
+    fn segment_at(&self, base: usize) -> Result<&SharedSegment> {
+        let gone = || Error::Corrupt { file: self.directory(), offset: 0, what: format!("no segment in slot {base}") };
+        self.table.get(base).ok_or_else(gone)
+    }
+
+    /// Copies a record to `cold`, which is made, or made anew, when it is needed. It counts for recovery from here on.
+    ///
+    /// # Errors
+    /// [`Error::Io`], [`Error::Full`].
+    pub fn copy_cold(&self, cold: &mut Option<Cold>, record: &NewRecord<'_>) -> Result<Location> {
+        let bytes = record.bytes();
+        let fits = |cold: &Cold| cold.end + bytes <= cold.segment.capacity;
+        if cold.as_ref().is_some_and(|cold| !fits(cold)) {
+            self.seal_cold(cold)?;
+        }
+        let cold = match cold {
+            Some(cold) => cold,
+            None => {
+                let capacity = self.options.segment_bytes.max(RECORDS_START + bytes);
+                let segment = self.create_segment(&mut self.lock_roll(), capacity, STEP_BYTES)?;
+                cold.insert(Cold { segment, end: RECORDS_START })
+            }
+        };
+        cold.segment.make_ready(cold.end + bytes)?;
+        cold.segment.place(&self.keys, cold.end, record, Placing::Commit)?;
+        let placed = self.placed(record, &cold.segment, cold.end);
+        cold.end += bytes;
+        Ok(placed.location)
+    }
+
+    /// Makes the copies in `cold` durable.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn flush_cold(&self, cold: &Cold) -> Result<()> {
+        cold.segment.flush()?;
+        cold.segment.note_flushed(cold.end)
+    }
+
+    /// Ends a cold segment: nothing is added to it any more, and what it does not need of its file is given back.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn seal_cold(&self, cold: &mut Option<Cold>) -> Result<()> {
+        let Some(cold) = cold.take() else { return Ok(()) };
+        self.flush_cold(&cold)?;
+        cold.segment.trim(cold.end)?;
+        cold.segment.flush()?;
+        cold.segment.release();
+        Ok(())
+    }
+
+    /// Lets a sealed segment go whose records are needed no more; its space is free when nobody looks into it. Returns the
+    /// bytes of its file. Durable on return: nothing that was in it can come back.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: its file may come back at the next open, with nothing in it that counts.
+    pub fn drop_sealed(&self, sealed: &Sealed) -> Result<u64> {
+        let segment = self.segment_at(sealed.base)?.clone();
+        // Release: see `Dead::is_gone`.
+        segment.dead.is_gone.store(true, Ordering::Release);
+        self.flusher.remove(|listed| listed.number == segment.number);
+        self.medium.remove(&segment::name_of(segment.number)).map_err(Error::io("remove", segment.path(), 0))?;
+        self.medium.flush_directory().map_err(Error::io("flush", self.directory(), 0))?;
+        // Those who walk may name places in it for longer than a guard lives; those who come later cannot.
+        let walking = self.walks.lock().unwrap_or_else(PoisonError::into_inner).all();
+        Guard::pin().retire(move || forget(segment, walking));
+        Ok(sealed.bytes)
+    }
+
+    /// While what this returns lives, every location that was read from a slot meanwhile can be read.
+    pub fn walking(&self) -> Walking {
+        self.walks.lock().unwrap_or_else(PoisonError::into_inner).now.clone()
+    }
+}
+
+/// Forgets the bytes of a segment when the last walk has ended that may name them.
+fn forget(segment: Arc<Segment>, walking: Vec<Weak<()>>) {
+    if walking.iter().all(|walking| walking.strong_count() == 0) {
+        segment.forget();
+    } else {
+        Guard::pin().retire(move || forget(segment, walking));
+    }
+}
