@@ -101,7 +101,7 @@ fn what_expired_goes_and_does_not_let_older_values_come_back() {
     (0..2_000_u32).for_each(|key| store.insert(key.to_le_bytes(), value(key, 0)).unwrap());
     (0..1_000_u32).for_each(|key| store.insert_with(key.to_le_bytes(), value(key, 1), &soon).unwrap());
     std::thread::sleep(Duration::from_millis(20));
-    (0..2).for_each(|_| _ = store.compact().unwrap());
+    (0..3).for_each(|_| _ = store.compact().unwrap());
     assert_eq!((store.len(), store.len_estimate()), (1_000, 1_000));
     assert!(store.verify().unwrap().records < 1_100, "{:?}", store.verify());
     drop(store);

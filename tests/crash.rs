@@ -32,19 +32,21 @@ enum Op {
     Remove(u64),
     Exchange(u64),
     Sync,
+    Compact,
 }
 
 /// What `thread` does as its `step`th operation.
 fn op(seed: u64, thread: u64, step: u64) -> Op {
     let mut random = Random(seed << 40 | thread << 32 | step);
     let key = random.below(KEYS);
-    match random.below(60) {
+    match random.below(61) {
         0..30 => Op::Insert(key),
         30..31 => Op::InsertSynced(key),
         31..37 => Op::InsertMany((key..KEYS).take(4).collect()),
         37..47 => Op::Remove(key),
         47..59 => Op::Exchange(key),
-        _ => Op::Sync,
+        59 => Op::Sync,
+        _ => Op::Compact,
     }
 }
 
@@ -81,6 +83,7 @@ fn apply(store: &Store, seed: u64, thread: u64, step: u64) -> thermocline::Resul
             Ok(())
         }
         Op::Sync => store.sync(),
+        Op::Compact => store.compact().map(drop),
     }
 }
 
@@ -193,7 +196,7 @@ fn effects(seed: u64, thread: u64, step: u64) -> Vec<(String, Option<u64>)> {
         Op::Insert(number) | Op::InsertSynced(number) | Op::Exchange(number) => vec![(key(thread, number), new)],
         Op::InsertMany(numbers) => numbers.iter().map(|number| (key(thread, *number), new)).collect(),
         Op::Remove(number) => vec![(key(thread, number), None)],
-        Op::Sync => vec![],
+        Op::Sync | Op::Compact => vec![],
     }
 }
 

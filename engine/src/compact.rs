@@ -169,15 +169,20 @@ impl Core {
         let mut done = Compacted { segments: 1, bytes_read: sealed.bytes, ..Compacted::default() };
         let mut pass = Pass::First;
         loop {
-            let (moves, bytes_written) = match self.copy_living(sealed, cold, effort, pass)? {
-                Some(copied) => copied,
-                // Damaged, and left as it is; or the store is being closed.
-                None => return Ok(Compacted::default()),
+            let mut moves = Vec::new();
+            let copied = self.copy_living(sealed, cold, effort, pass, &mut moves).and_then(|copied| {
+                // Nobody is told to look for a copy that may be lost.
+                cold.as_ref().filter(|_| copied > Some(0)).map_or(Ok(()), |cold| self.log.flush_cold(cold))?;
+                Ok(copied)
+            });
+            let Ok(Some(bytes_written)) = copied else {
+                // Damaged, and left as it is; or the store is being closed; or the disk failed. What was copied is needless, and
+                // nothing follows it in a segment of which it is not known what the disk has.
+                moves.iter().for_each(|moved| self.give_up(moved));
+                *cold = cold.take().filter(|_| copied.is_ok());
+                return copied.map(|_| Compacted::default());
             };
             done.bytes_written += bytes_written;
-            if let Some(cold) = cold.as_ref().filter(|_| bytes_written > 0) {
-                self.log.flush_cold(cold)?;
-            }
             moves.iter().try_for_each(|moved| self.follow(moved))?;
             if moves.is_empty() && pass == Pass::Again {
                 break;
@@ -196,15 +201,22 @@ impl Core {
         Ok(done)
     }
 
-    /// Copies what the keys of a segment need. `None` if the segment is damaged, or the store ends.
+    fn give_up(&self, moved: &Move) {
+        if !moved.to.is_nothing() {
+            self.log.note_dead(moved.to, moved.bytes, moved.sequence);
+        }
+    }
+
+    /// Copies what the keys of a segment need; returns the bytes, or `None` if the segment is damaged, or the store ends.
     fn copy_living(
         &self,
         sealed: &Sealed,
         cold: &mut Option<Cold>,
         effort: Effort,
         pass: Pass,
-    ) -> Result<Option<(Vec<Move>, u64)>> {
-        let (mut moves, mut written) = (Vec::new(), 0);
+        moves: &mut Vec<Move>,
+    ) -> Result<Option<u64>> {
+        let mut written = 0;
         let oldest_dead = self.log.oldest_dead_outside(sealed);
         let (mut seen, mut step, mut start) = (0, 0, Instant::now());
         let mut exchanging = None;
@@ -244,7 +256,7 @@ impl Core {
             Ok(())
         })?;
         drop(exchanging);
-        Ok((is_whole && !is_ending).then_some((moves, written)))
+        Ok((is_whole && !is_ending).then_some(written))
     }
 
     /// What is to become of a record: the header of its copy, or `None` if no key needs it.
@@ -317,9 +329,7 @@ impl Core {
                 Some(_) => {}
                 // Something newer came; the copy is needed no more.
                 None => {
-                    if !moved.to.is_nothing() {
-                        self.log.note_dead(moved.to, moved.bytes, moved.sequence);
-                    }
+                    self.give_up(moved);
                     return Ok(());
                 }
             }

@@ -121,8 +121,7 @@ impl Tiers<'_> {
         })
     }
 
-    /// The record of the log that the one at `at` is, or has for its home; `None` if there is none, or it cannot be read. For
-    /// counting.
+    /// The record of the log that the one at `at` is, or has for its home; `None` if there is none. For counting.
     pub(crate) fn logged(&self, at: Location) -> Option<Logged> {
         match at.kind() {
             Kind::Memory => self.memory.record(at, self.guard).and_then(|record| Logged::home_of(&record)),
@@ -133,7 +132,8 @@ impl Tiers<'_> {
                     let sequence = Some(record.header().sequence).filter(|_| is_value);
                     Logged { at, bytes: record.bytes().next_multiple_of(8), sequence }
                 };
-                self.log.read_unchecked(at, logged).ok()
+                // Of one that cannot be read the worst is believed: that it is older than everything.
+                Some(self.log.read_unchecked(at, logged).unwrap_or(Logged { at, bytes: 0, sequence: Some(0) }))
             }
         }
     }

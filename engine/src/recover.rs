@@ -169,10 +169,14 @@ impl Rebuilding<'_> {
             self.counters.add(Count::Added, 1, &guard);
             self.counters.add(Count::LiveBytesAdded, bytes, &guard);
         }
-        let Some(needless) = replaced.and_then(|old| tiers.logged(old)) else { return Ok(()) };
-        self.log.note_dead(needless.at, needless.bytes, needless.sequence);
-        if needless.at.kind() == Kind::Log {
-            self.counters.add_all([(Count::Taken, 1), (Count::LiveBytesTaken, needless.bytes)], &guard);
+        let Some(old) = replaced else { return Ok(()) };
+        let needless = tiers.logged(old);
+        if let Some(needless) = needless {
+            self.log.note_dead(needless.at, needless.bytes, needless.sequence);
+        }
+        if old.kind() == Kind::Log {
+            let bytes = needless.map_or(0, |needless| needless.bytes);
+            self.counters.add_all([(Count::Taken, 1), (Count::LiveBytesTaken, bytes)], &guard);
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ enum Step {
     Remove(u8),
     Exchange { key: u8, remove: bool },
     Sync,
+    Compact,
     Close,
     Drop,
 }
@@ -54,11 +55,14 @@ fn script() -> Vec<Step> {
     steps.extend((0..9).map(|filler| Insert { key: 30 + filler % 7, synced: filler == 5 }));
     steps.extend([
         Remove(31),
+        Compact,
+        Insert { key: 8, synced: true },
         Sync,
         InsertMany { first: 30, count: 9, synced: false },
         Exchange { key: 33, remove: false },
         Insert { key: 5, synced: true },
         Remove(5),
+        Compact,
         Close,
         Insert { key: 40, synced: true },
         Insert { key: 0, synced: false },
@@ -185,6 +189,15 @@ impl Run {
                 Ok(()) => assert!(!self.suspended, "sync after a flush had failed"),
                 Err(error) => self.note(&error),
             },
+            Step::Compact => {
+                if let Err(error) = engine.compact() {
+                    assert!(error.to_string().contains("faulty"), "an error that names no file: {error}");
+                    // A flush of copies that fails harms nobody else.
+                    let synced = engine.sync();
+                    synced.iter().for_each(|()| assert!(!self.suspended, "sync after a flush had failed"));
+                    synced.err().iter().for_each(|error| self.note(error));
+                }
+            }
             Step::Close => {
                 let engine = self.engine.take().expect("an open store");
                 match engine.close() {

@@ -203,6 +203,8 @@ impl Log {
     }
 
     fn note_doubt(&self, first: u64) {
+        let noted = self.read_note(Note::Doubt, DOUBT_AT).ok().flatten();
+        let first = noted.map_or(first, |noted| noted.min(first));
         // If even this fails there is nothing left to tell the next process with.
         let _ = self.notes.write_at(DOUBT_AT, &format::encode_note(Note::Doubt, first));
     }
@@ -264,7 +266,9 @@ impl Log {
                     segment.unless_gone(segment.note_flushed(bytes))?;
                     self.flusher.remove(|listed| listed.number == segment.number);
                 }
-                std::cmp::Ordering::Equal => segment.note_flushed(quiescent.offset().min(bytes))?,
+                std::cmp::Ordering::Equal => {
+                    segment.unless_gone(segment.note_flushed(quiescent.offset().min(bytes)))?;
+                }
                 std::cmp::Ordering::Greater => {}
             }
         }

@@ -35,6 +35,8 @@ pub(crate) struct Dead {
     last_deadline: AtomicU64,
     /// Bytes of the file, once it was measured; it is sealed then.
     file_bytes: AtomicU64,
+    /// Only compaction writes to it.
+    is_cold: AtomicBool,
     /// The file is gone.
     is_gone: AtomicBool,
     /// Something in it is damaged: it stays as it is, for whoever can make sense of it.
@@ -52,6 +54,7 @@ impl Default for Dead {
             first_deadline: AtomicU64::new(u64::MAX),
             last_deadline: AtomicU64::new(0),
             file_bytes: AtomicU64::new(0),
+            is_cold: AtomicBool::new(false),
             is_gone: AtomicBool::new(false),
             is_damaged: AtomicBool::new(false),
         }
@@ -186,7 +189,7 @@ impl Log {
         let mut oldest: Vec<_> = self.segments().iter().map(|segment| (segment.dead.oldest(), segment.base)).collect();
         oldest.sort_unstable();
         for segment in self.segments() {
-            let is_open = segment.base >= quiescent.base()
+            let is_open = segment.base >= quiescent.base() && !segment.dead.is_cold.load(Ordering::Relaxed)
                 || tail.is_somewhere() && segment.base == tail.base()
                 || spare == Some(segment.base)
                 || cold.is_some_and(|cold| cold.segment.base == segment.base);
@@ -262,6 +265,7 @@ impl Log {
             None => {
                 let capacity = self.options.segment_bytes.max(RECORDS_START + bytes);
                 let segment = self.create_segment(&mut self.lock_roll(), capacity, STEP_BYTES)?;
+                segment.dead.is_cold.store(true, Ordering::Relaxed);
                 cold.insert(Cold { segment, end: RECORDS_START })
             }
         };
@@ -275,9 +279,9 @@ impl Log {
     /// Makes the copies in `cold` durable.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`]: the next process will not believe what it finds there, and nothing should be added.
     pub fn flush_cold(&self, cold: &Cold) -> Result<()> {
-        cold.segment.flush()?;
+        cold.segment.flush().inspect_err(|_| self.note_doubt(cold.segment.number))?;
         cold.segment.note_flushed(cold.end)
     }
 
