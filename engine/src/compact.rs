@@ -152,6 +152,21 @@ impl Core {
         Ok(done)
     }
 
+    /// Compacts one of the segments that can be, `number` modulo their count, and no other; for tests of what that leaves behind.
+    ///
+    /// # Errors
+    /// As for [`compact`](Self::compact).
+    pub fn compact_any(&self, number: u64) -> Result<Compacted> {
+        Guard::pin().retire(self.log.quiescer());
+        Guard::wait_for_others();
+        let mut compaction = self.compaction();
+        let sealed = self.log.sealed(compaction.cold.as_ref(), self.clock.now_ms())?;
+        match sealed.get((number % sealed.len().max(1) as u64) as usize) {
+            Some(chosen) => self.compact_one(chosen, &mut compaction.cold, Effort::Full),
+            None => Ok(Compacted::default()),
+        }
+    }
+
     /// Ends what is half done; the thread has stopped.
     pub(crate) fn end_compaction(&self) -> Result<()> {
         self.log.seal_cold(&mut self.compaction().cold)

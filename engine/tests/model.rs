@@ -83,9 +83,10 @@ impl Run {
             59..85 => self.read(number),
             85..95 => advance(&self.clock, [0, 1, 40, 5_000][self.random.below(4) as usize]),
             95..96 => advance(&self.clock, if self.random.one_in(20) { TEN_YEARS_MS } else { DAY_MS }),
-            96..98 => self.walk(),
+            96..97 => self.walk(),
             98..99 if self.random.one_in(2) => self.engine().sync().expect("nothing fails here"),
-            98..99 => _ = self.engine().compact().expect("nothing fails here"),
+            98..99 if self.random.one_in(4) => _ = self.engine().compact().expect("nothing fails here"),
+            97..99 => _ = self.engine().compact_any(self.random.0).expect("nothing fails here"),
             _ => self.reopen(),
         }
     }

@@ -98,7 +98,7 @@ impl Run {
         let (number, version) = (self.random.below(KEYS) as u8, self.version);
         let all_synced = self.options.durability == Durability::Synced;
         let synced = all_synced || self.random.one_in(6);
-        match self.random.below(40) {
+        match self.random.below(42) {
             0..18 => {
                 let result = self.engine().insert(&key(number), &value(number, version), &at(synced));
                 self.history.wrote(number, Some(version), synced && result.is_ok());
@@ -132,7 +132,11 @@ impl Run {
                 }
                 result.is_ok()
             }
-            35..36 => {
+            35..37 => {
+                let result = self.engine().compact_any(self.version);
+                result.is_ok()
+            }
+            37..38 => {
                 let result = self.engine().compact();
                 if result.is_ok() {
                     self.history.synced();
