@@ -1,4 +1,4 @@
-//! Which segment is compacted next: a choice over numbers, nothing else.
+//! Which segments are compacted next: a choice over numbers, nothing else.
 //!
 //! Cost against benefit as in log-structured file systems (Rosenblum and Ousterhout, 1992): space that comes back, times the age of
 //! what stays, over the bytes to read and write.
@@ -7,6 +7,10 @@ use thermocline_tiers::log::Sealed;
 
 /// So much of the log may be dead, in percent, before anything is compacted that is alive in parts.
 const DEAD_PERCENT_MAX: u64 = 30;
+/// From here on compaction does not rest.
+const DEAD_PERCENT_PRESSING: u64 = 45;
+/// So many segments are compacted together: they share a flush.
+const TOGETHER_MAX: usize = 8;
 /// A segment with less that is dead, in percent, costs more than it gives.
 const DEAD_PERCENT_MIN: u64 = 5;
 
@@ -23,10 +27,31 @@ fn live_bytes(segment: &Sealed) -> u64 {
     segment.bytes.saturating_sub(segment.dead_bytes)
 }
 
-/// The segment to compact next, if any is worth it.
-pub(crate) fn choose(sealed: &[Sealed], effort: Effort) -> Option<Sealed> {
+fn dead_and_all(sealed: &[Sealed]) -> (u64, u64) {
     let sum = |bytes: fn(&Sealed) -> u64| sealed.iter().map(bytes).sum::<u64>();
-    let (dead, all) = (sum(|segment| segment.dead_bytes.min(segment.bytes)), sum(|segment| segment.bytes));
+    (sum(|segment| segment.dead_bytes.min(segment.bytes)), sum(|segment| segment.bytes))
+}
+
+/// Whether so much is dead that compaction should not rest.
+pub(crate) fn is_pressing(sealed: &[Sealed]) -> bool {
+    let (dead, all) = dead_and_all(sealed);
+    dead * 100 > all * DEAD_PERCENT_PRESSING
+}
+
+/// The segments to compact together next, if any are worth it, the best first.
+pub(crate) fn choose(sealed: &[Sealed], effort: Effort) -> Vec<Sealed> {
+    let (mut left, mut chosen) = (sealed.to_vec(), Vec::new());
+    while chosen.len() < TOGETHER_MAX
+        && let Some(next) = choose_one(&left, effort)
+    {
+        left.retain(|segment| segment.number != next.number);
+        chosen.push(next);
+    }
+    chosen
+}
+
+fn choose_one(sealed: &[Sealed], effort: Effort) -> Option<Sealed> {
+    let (dead, all) = dead_and_all(sealed);
     let has_much = dead * 100 > all * DEAD_PERCENT_MAX;
     let newest = sealed.iter().map(|segment| segment.number).max()?;
     let benefit = |segment: &Sealed| {
@@ -39,8 +64,8 @@ pub(crate) fn choose(sealed: &[Sealed], effort: Effort) -> Option<Sealed> {
     };
     // What is dead as a whole costs nothing.
     let is_empty = |segment: &&Sealed| live_bytes(segment) <= segment.bytes / 256;
-    let chosen =
-        sealed.iter().filter(is_worth_it).filter(|segment| effort == Effort::Full || has_much || is_empty(segment));
+    let is_due = |segment: &&Sealed| effort == Effort::Full || has_much || is_empty(segment);
+    let chosen = sealed.iter().filter(is_worth_it).filter(is_due);
     chosen.max_by(|a, b| benefit(a).total_cmp(&benefit(b))).copied()
 }
 
@@ -54,13 +79,15 @@ mod tests {
 
     #[test]
     fn what_is_dead_as_a_whole_goes_first_and_little_is_left_alone() {
-        assert_eq!(choose(&[], Effort::Full), None);
-        let number = |dead: &[u64], effort| choose(&segments(dead), effort).map(|segment| segment.number);
-        assert_eq!(number(&[0, 0, 1000], Effort::Steady), Some(3));
-        assert_eq!(number(&[100, 200, 100], Effort::Steady), None);
-        assert_eq!(number(&[100, 200, 0], Effort::Full), Some(2));
-        assert_eq!(number(&[500, 900, 500], Effort::Steady), Some(2));
-        assert_eq!(number(&[500, 500, 500], Effort::Steady), Some(1), "of like ones the oldest");
-        assert_eq!(number(&[0, 0, 0], Effort::Full), None);
+        let numbers = |dead: &[u64], effort| -> Vec<_> {
+            choose(&segments(dead), effort).iter().map(|segment| segment.number).collect()
+        };
+        assert_eq!(numbers(&[], Effort::Full), []);
+        assert_eq!(numbers(&[0, 0, 1000], Effort::Steady), [3]);
+        assert_eq!(numbers(&[100, 200, 100], Effort::Steady), []);
+        assert_eq!(numbers(&[100, 200, 0], Effort::Full), [2, 1]);
+        assert_eq!(numbers(&[200, 900, 200], Effort::Steady), [2], "until little is dead");
+        assert_eq!(numbers(&[500, 500, 500], Effort::Full), [1, 2, 3], "of like ones the oldest");
+        assert_eq!(numbers(&[0, 0, 0], Effort::Full), []);
     }
 }

@@ -17,7 +17,7 @@ use thermocline_tiers::{
 };
 
 use crate::{
-    choice::{Effort, choose},
+    choice::{Effort, choose, is_pressing},
     counters::Count,
     engine::Core,
     found::{Found, is_same},
@@ -82,10 +82,18 @@ struct Move {
     expired_bytes: Option<u64>,
 }
 
-/// Why and how a pass goes over a segment.
+/// How fast a segment is gone over.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pace {
+    Steady,
+    /// As long as it works, so long it rests.
+    Resting,
+}
+
+/// Why a segment is gone over.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Pass {
-    First,
+    First(Pace),
     /// Looks for what was named again after it had been looked at.
     Again,
 }
@@ -161,10 +169,8 @@ impl Core {
         Guard::wait_for_others();
         let mut compaction = self.compaction();
         let sealed = self.log.sealed(compaction.cold.as_ref(), self.clock.now_ms())?;
-        match sealed.get((number % sealed.len().max(1) as u64) as usize) {
-            Some(chosen) => self.compact_one(chosen, &mut compaction.cold, Effort::Full),
-            None => Ok(Compacted::default()),
-        }
+        let chosen = sealed.get((number % sealed.len().max(1) as u64) as usize).copied();
+        self.compact_segments(chosen.as_slice(), &mut compaction.cold, Pace::Steady)
     }
 
     /// Ends what is half done; the thread has stopped.
@@ -174,46 +180,76 @@ impl Core {
 
     fn compact_chosen(&self, compaction: &mut Compaction, effort: Effort) -> Result<Option<Compacted>> {
         let sealed = self.log.sealed(compaction.cold.as_ref(), self.clock.now_ms())?;
-        match choose(&sealed, effort) {
-            Some(chosen) => self.compact_one(&chosen, &mut compaction.cold, effort).map(Some),
-            None => Ok(None),
+        let chosen = choose(&sealed, effort);
+        let pace = if effort == Effort::Full || is_pressing(&sealed) { Pace::Steady } else { Pace::Resting };
+        match chosen.is_empty() {
+            true => Ok(None),
+            false => self.compact_segments(&chosen, &mut compaction.cold, pace).map(Some),
         }
     }
 
-    fn compact_one(&self, sealed: &Sealed, cold: &mut Option<Cold>, effort: Effort) -> Result<Compacted> {
-        let mut done = Compacted { segments: 1, bytes_read: sealed.bytes, ..Compacted::default() };
-        let mut pass = Pass::First;
-        loop {
-            let mut moves = Vec::new();
-            let copied = self.copy_living(sealed, cold, effort, pass, &mut moves).and_then(|copied| {
-                // Nobody is told to look for a copy that may be lost.
-                cold.as_ref().filter(|_| copied > Some(0)).map_or(Ok(()), |cold| self.log.flush_cold(cold))?;
-                Ok(copied)
-            });
-            let Ok(Some(bytes_written)) = copied else {
-                // Damaged, and left as it is; or the store is being closed; or the disk failed. What was copied is needless, and
-                // nothing follows it in a segment of which it is not known what the disk has.
-                moves.iter().for_each(|moved| self.give_up(moved));
-                *cold = cold.take().filter(|_| copied.is_ok());
-                return copied.map(|_| Compacted::default());
-            };
-            done.bytes_written += bytes_written;
-            moves.iter().try_for_each(|moved| self.follow(moved))?;
-            if moves.is_empty() && pass == Pass::Again {
-                break;
+    /// Compacts some segments together: they share the waits and the flush of what made their records needless.
+    fn compact_segments(&self, chosen: &[Sealed], cold: &mut Option<Cold>, pace: Pace) -> Result<Compacted> {
+        let (mut done, mut emptied) = (Compacted::default(), Vec::new());
+        for sealed in chosen {
+            if self.move_living(sealed, cold, Pass::First(pace), &mut done)?.is_some() {
+                emptied.push(sealed);
             }
-            // Whoever still has a place of this segment in hand has published it, or nothing, after this.
+        }
+        let mut has_moved = true;
+        while has_moved {
+            // Whoever still has a place of these segments in hand has published it, or nothing, after this.
             Guard::wait_for_others();
-            pass = Pass::Again;
+            has_moved = false;
+            let mut looked_at = Vec::new();
+            for sealed in emptied {
+                if let Some(count) = self.move_living(sealed, cold, Pass::Again, &mut done)? {
+                    has_moved |= count > 0;
+                    looked_at.push(sealed);
+                }
+            }
+            emptied = looked_at;
+        }
+        if emptied.is_empty() {
+            return Ok(done);
         }
         // What made the others needless is as durable as they were.
         self.let_exchanges_count();
         self.log.flush()?;
-        done.bytes_reclaimed = self.log.drop_sealed(sealed)?;
+        for sealed in emptied {
+            done.bytes_reclaimed += self.log.drop_sealed(sealed)?;
+            (done.segments, done.bytes_read) = (done.segments + 1, done.bytes_read + sealed.bytes);
+        }
         let guard = Guard::pin();
         let counts = [(Count::BytesCompacted, done.bytes_written), (Count::BytesReclaimed, done.bytes_reclaimed)];
         self.counters.add_all(counts, &guard);
         Ok(done)
+    }
+
+    /// Moves what the keys of a segment need to `cold`; returns how many slots follow, or `None` if the segment is damaged and left
+    /// as it is, or the store is being closed.
+    fn move_living(
+        &self,
+        sealed: &Sealed,
+        cold: &mut Option<Cold>,
+        pass: Pass,
+        done: &mut Compacted,
+    ) -> Result<Option<usize>> {
+        let mut moves = Vec::new();
+        let copied = self.copy_living(sealed, cold, pass, &mut moves).and_then(|copied| {
+            // Nobody is told to look for a copy that may be lost.
+            cold.as_ref().filter(|_| copied > Some(0)).map_or(Ok(()), |cold| self.log.flush_cold(cold))?;
+            Ok(copied)
+        });
+        let Ok(Some(bytes_written)) = copied else {
+            // What was copied is needless, and nothing is added to a segment of which it is not known what the disk has.
+            moves.iter().for_each(|moved| self.give_up(moved));
+            *cold = cold.take().filter(|_| copied.is_ok());
+            return copied.map(|_| None);
+        };
+        done.bytes_written += bytes_written;
+        moves.iter().try_for_each(|moved| self.follow(moved))?;
+        Ok(Some(moves.len()))
     }
 
     fn give_up(&self, moved: &Move) {
@@ -227,7 +263,6 @@ impl Core {
         &self,
         sealed: &Sealed,
         cold: &mut Option<Cold>,
-        effort: Effort,
         pass: Pass,
         moves: &mut Vec<Move>,
     ) -> Result<Option<u64>> {
@@ -248,7 +283,7 @@ impl Core {
             }
             seen += 1;
             step += found.bytes;
-            if step >= STEP_BYTES && effort == Effort::Steady && pass == Pass::First {
+            if step >= STEP_BYTES && pass == Pass::First(Pace::Resting) {
                 thread::sleep(start.elapsed());
                 (step, start) = (0, Instant::now());
             }
@@ -283,7 +318,9 @@ impl Core {
         pass: Pass,
     ) -> Result<Option<(Header, Fate)>> {
         let guard = Guard::pin();
-        let standing = self.standing(found.key, at, &guard)?;
+        // What else a key has matters to removals alone: they are needed without a slot, too.
+        let is_asked = found.header.kind == RecordKind::Tombstone && pass != Pass::Again;
+        let standing = self.standing(found.key, at, is_asked, &guard)?;
         let header = found.header;
         // A removal is needed as long as there may be something older that it removes.
         let is_needless = header.sequence < oldest_dead;
@@ -294,19 +331,22 @@ impl Core {
             }
             (_, Standing::Needed) if is_needless => Some((tombstone, Fate::Forgotten)),
             (_, Standing::Needed) => Some((tombstone, Fate::Copied)),
-            (RecordKind::Tombstone, Standing::Unknown) if !is_needless && pass == Pass::First => {
+            (RecordKind::Tombstone, Standing::Unknown) if !is_needless && pass != Pass::Again => {
                 Some((tombstone, Fate::CopiedAlone))
             }
             _ => None,
         })
     }
 
-    /// How the record of `key` at `at` stands.
-    fn standing(&self, key: &[u8], at: Location, guard: &Guard) -> Result<Standing> {
+    /// How the record of `key` at `at` stands. Whether the key has something newer costs a look at that, unless it is not asked.
+    fn standing(&self, key: &[u8], at: Location, is_asked: bool, guard: &Guard) -> Result<Standing> {
         let tiers = self.tiers(guard);
         let found = self.index.find(self.log.keys().hash(key), guard, |there| {
             if there == at {
                 return Ok(Look::Found(Standing::Needed));
+            }
+            if there.kind() != Kind::Memory && !is_asked {
+                return Ok(Look::Other);
             }
             tiers.read_to_replace(there, |record| match record {
                 Some(record) if !is_same(record.key(), key) => Look::Other,

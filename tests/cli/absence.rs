@@ -26,7 +26,7 @@ fn rm_removes_those_that_are_there_and_exits_1_for_the_others() {
 #[test]
 fn reading_where_no_store_is_exits_2_and_makes_nothing() {
     let shell = Shell::new();
-    let readers: [&[&str]; 10] = [
+    let readers: [&[&str]; 11] = [
         &["get", "k"],
         &["get-many", "k"],
         &["ls"],
@@ -36,6 +36,7 @@ fn reading_where_no_store_is_exits_2_and_makes_nothing() {
         &["export"],
         &["export", "file"],
         &["backup", "copy"],
+        &["compact"],
         &["rm", "k"],
     ];
     for args in readers {

@@ -87,3 +87,16 @@ fn a_backup_is_a_store_of_its_own() {
     assert_eq!(shell.run(["get", "k"]).code, 1);
     shell.run(["backup", "copy"]).told(2, &["copy"]);
 }
+
+#[test]
+fn compacting_gives_space_back_and_says_how_much() {
+    let shell = Shell::new();
+    let value = "v".repeat(100_000);
+    for _ in 0..3 {
+        shell.ok(["set", "k", &value]);
+    }
+    let done = &shell.json(["compact", "--format", "json"])[0];
+    assert!(done["bytes_reclaimed"].as_u64() > done["bytes_written"].as_u64(), "{done}");
+    shell.ok(["compact"]);
+    assert_eq!(shell.ok(["get", "k"]), value.as_bytes());
+}
