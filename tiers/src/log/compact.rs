@@ -237,12 +237,26 @@ impl Log {
     /// # Errors
     /// [`Error::Io`], [`Error::Full`].
     pub fn roll(&self, now_ms: u64) -> Result<()> {
+        let has_dead = |segment: &SharedSegment| segment.dead.bytes_at(now_ms, u64::MAX) > 0;
         let tail = self.tail();
-        let active = self.table.get(tail.base()).filter(|_| tail.is_somewhere());
-        match active.is_some_and(|segment| segment.dead.bytes_at(now_ms, u64::MAX) > 0) {
-            true => self.roll_from(tail, 0),
-            false => Ok(()),
+        if tail.is_somewhere() {
+            return match self.table.get(tail.base()).is_some_and(has_dead) {
+                true => self.roll_from(tail, 0),
+                false => Ok(()),
+            };
         }
+        // Nothing was appended yet: the segment to go on in was found at open, and nobody writes to it.
+        let mut roll = self.lock_roll();
+        let is_found = |(segment, _): &mut (SharedSegment, u64)| segment.found_bytes > 0 && has_dead(segment);
+        if !self.tail().is_somewhere()
+            && let Some((segment, _)) = roll.spare.take_if(is_found)
+        {
+            segment.release();
+            let behind = Tail::new(segment.base + segment.slots(), 0);
+            // Release: as in `quiescer`.
+            self.quiescent.fetch_max(behind.0, Ordering::Release);
+        }
+        Ok(())
     }
 
     fn segment_at(&self, base: usize) -> Result<&SharedSegment> {
