@@ -107,14 +107,20 @@ impl Keeper {
         }
     }
 
-    /// The history after an access to a key of this hash.
-    pub(crate) fn access(&self, hash: u64, before: u16, weight: u64) -> u16 {
+    /// Whether all accesses to a key of this hash are evidence.
+    #[inline]
+    pub(crate) fn teaches(&self, hash: u64) -> bool {
+        // Bits of the hash that the index does not need.
+        hash & self.teachers_mask.load(Ordering::Relaxed) == 0
+    }
+
+    /// The history after an access.
+    #[inline]
+    pub(crate) fn access(&self, before: u16, weight: u64, teaches: bool) -> u16 {
         let (before, now) = (History::from_bits(before), self.tick());
         if before != History::NEW && before.tick() == now {
             return before.to_bits();
         }
-        // Bits of the hash that the index does not need.
-        let teaches = hash & self.teachers_mask.load(Ordering::Relaxed) == 0;
         self.policy.access(before, now, clamp(weight), teaches).to_bits()
     }
 

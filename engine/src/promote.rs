@@ -119,13 +119,15 @@ impl Core {
 
     #[inline(never)]
     fn touch_anew(&self, hash: u64, record: &memory::Record<'_>, before: u16) {
-        record.set_history(self.access(hash, before, record.bytes()));
+        // A weight says something of a new key alone, and that has been here: what it takes exactly is not worth finding out.
+        record.set_history(self.access(hash, before, record.payload_bytes()));
     }
 
     /// The history after an access to a key of this hash.
     pub(crate) fn access(&self, hash: u64, before: u16, weight: u64) -> u16 {
-        let after = self.keeper.access(hash, before, weight);
-        if self.keeper.wants_to_learn() {
+        let teaches = self.keeper.teaches(hash);
+        let after = self.keeper.access(before, weight, teaches);
+        if teaches && self.keeper.wants_to_learn() {
             self.wake_keeper();
         }
         after

@@ -442,6 +442,13 @@ impl<'g> Record<'g> {
         self.header.history.store(history, Ordering::Relaxed);
     }
 
+    /// Bytes of key and value.
+    #[inline]
+    pub fn payload_bytes(&self) -> u64 {
+        let lengths = self.lengths();
+        (lengths.key() + lengths.value()) as u64
+    }
+
     /// What it takes of the arena.
     #[inline]
     pub fn bytes(&self) -> u64 {
