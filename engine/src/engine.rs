@@ -152,7 +152,10 @@ impl Engine {
             this: this.clone(),
         });
         core.start_keeping();
-        core.wake_compactor();
+        // Records that are nobody's newest, or may have expired.
+        if core.recovery.records > core.len_estimate() || core.recovery.has_deadlines {
+            core.wake_compactor();
+        }
         Ok(Self { core, is_closed: false })
     }
 

@@ -284,6 +284,44 @@ fn an_unmapped_store_that_syncs_every_write_keeps_its_word_whichever_call_fails(
     run(false, Durability::Synced);
 }
 
+/// Segments that could not be removed, or may come back, still count: removals of what is in them are not forgotten.
+fn what_is_removed_stays_removed_whichever_call_of_a_compaction_fails(mapped: bool) {
+    let fill = |engine: &Engine, version| {
+        (10..20).for_each(|filler| engine.insert(&key(filler), &value(filler, version), &at(false)).unwrap());
+    };
+    each(0..120, |call| {
+        let medium = Faulty::new(mapped);
+        let engine = open(&medium, &small()).unwrap();
+        // A value, and its removal in a later segment.
+        engine.insert(&key(1), &value(1, 1), &at(false)).unwrap();
+        fill(&engine, 80);
+        assert!(engine.remove(&key(1)).unwrap());
+        fill(&engine, 81);
+        engine.sync().unwrap();
+        medium.plan(Some(Plan { call, lasting: false, fault: Fault::Fail }));
+        // The first with the value, then the others, until the removal is needed no more. Whatever they say.
+        for number in [0].into_iter().chain((0..3).flat_map(|_| 0..6)) {
+            let _ = engine.compact_any(number);
+        }
+        medium.plan(None);
+        for (number, left) in (0..8).map(|seed| medium.after_power_cut(seed)).chain([medium.after_kill()]).enumerate() {
+            let engine = open(&left, &small()).unwrap();
+            assert_eq!(look(&engine, 1).unwrap(), None, "image {number}");
+            assert!((10..20).all(|filler| look(&engine, filler).unwrap() == Some(81)), "image {number}");
+        }
+    });
+}
+
+#[test]
+fn what_is_removed_stays_removed_whichever_call_of_a_mapped_compaction_fails() {
+    what_is_removed_stays_removed_whichever_call_of_a_compaction_fails(true);
+}
+
+#[test]
+fn what_is_removed_stays_removed_whichever_call_of_an_unmapped_compaction_fails() {
+    what_is_removed_stays_removed_whichever_call_of_a_compaction_fails(false);
+}
+
 /// Writers who share writes and flushes, while a call goes wrong: what each was told holds, live and for the next process.
 fn shared_writes_fail_alone(mapped: bool) {
     const WRITERS: u8 = 4;

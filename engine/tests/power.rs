@@ -125,24 +125,15 @@ impl Run {
                 numbers.iter().for_each(|key| self.history.wrote(*key, Some(version), synced && result.is_ok()));
                 result.is_ok()
             }
-            32..35 => {
-                let result = self.engine().sync();
+            32..36 => {
+                let engine = self.engine();
+                let result = if self.version.is_multiple_of(4) { engine.compact().map(drop) } else { engine.sync() };
                 if result.is_ok() {
                     self.history.synced();
                 }
                 result.is_ok()
             }
-            35..37 => {
-                let result = self.engine().compact_any(self.version);
-                result.is_ok()
-            }
-            37..38 => {
-                let result = self.engine().compact();
-                if result.is_ok() {
-                    self.history.synced();
-                }
-                result.is_ok()
-            }
+            36..38 => self.engine().compact_any(self.version).is_ok(),
             _ => self.reopen(),
         }
     }

@@ -88,6 +88,8 @@ pub struct Log {
     notes: Box<dyn File>,
     reads_by_calls: bool,
     walks: Mutex<Walks>,
+    /// The lowest sequence of a dead value in files that were removed and may come back after a power cut.
+    oldest_lingering: AtomicU64,
     /// Whether there is a segment to roll to; a hint for those who ask for one.
     has_spare: AtomicBool,
     /// Found at open, in the order of their numbers.

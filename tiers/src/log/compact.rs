@@ -3,9 +3,12 @@
 //! Holds counts of dead bytes and the way a file leaves. Never knows what is alive: it is told. Invariant: the file of a
 //! segment goes only when every record in it that counts is durable elsewhere, and its map when nobody can look into it any more.
 
-use std::sync::{
-    Arc, PoisonError, Weak,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    io::ErrorKind,
+    sync::{
+        Arc, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use super::{
@@ -171,10 +174,11 @@ impl Log {
         }
     }
 
-    /// The lowest sequence of a dead value in any segment but `sealed`: above it no removal can be forgotten.
+    /// The lowest sequence of a dead value in any segment but `sealed`, or in a file that may come back: above it no removal can be forgotten.
     pub fn oldest_dead_outside(&self, sealed: &Sealed) -> u64 {
         let others = self.segments().into_iter().filter(|segment| segment.base != sealed.base);
-        others.map(|segment| segment.dead.oldest()).min().unwrap_or(u64::MAX)
+        let oldest = others.map(|segment| segment.dead.oldest()).min().unwrap_or(u64::MAX);
+        oldest.min(self.oldest_lingering.load(Ordering::Relaxed))
     }
 
     /// The segments that no writer writes to any more and whose records are all whole, as far as is known.
@@ -186,7 +190,9 @@ impl Log {
         let spare = self.lock_roll().spare.as_ref().map(|(segment, _)| segment.base);
         let tail = self.tail();
         let mut all = Vec::new();
-        let mut oldest: Vec<_> = self.segments().iter().map(|segment| (segment.dead.oldest(), segment.base)).collect();
+        let lingering = (self.oldest_lingering.load(Ordering::Relaxed), usize::MAX);
+        let oldest = self.segments().into_iter().map(|segment| (segment.dead.oldest(), segment.base));
+        let mut oldest: Vec<_> = oldest.chain([lingering]).collect();
         oldest.sort_unstable();
         for segment in self.segments() {
             let is_open = segment.base >= quiescent.base() && !segment.dead.is_cold.load(Ordering::Relaxed)
@@ -316,17 +322,27 @@ impl Log {
     /// bytes of its file. Durable on return: nothing that was in it can come back.
     ///
     /// # Errors
-    /// [`Error::Io`]: its file may come back at the next open, with nothing in it that counts.
+    /// [`Error::Io`]: its file is there still, or may come back, and what is dead in it counts until one that goes later does so
+    /// for good.
     pub fn drop_sealed(&self, sealed: &Sealed) -> Result<u64> {
         let segment = self.segment_at(sealed.base)?.clone();
         // Release: see `Dead::is_gone`.
         segment.dead.is_gone.store(true, Ordering::Release);
+        match self.medium.remove(&segment::name_of(segment.number)) {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
+                segment.dead.is_gone.store(false, Ordering::Release);
+                return Err(Error::io("remove", segment.path(), 0)(error));
+            }
+            _ => {}
+        }
         self.flusher.remove(|listed| listed.number == segment.number);
-        self.medium.remove(&segment::name_of(segment.number)).map_err(Error::io("remove", segment.path(), 0))?;
-        self.medium.flush_directory().map_err(Error::io("flush", self.directory(), 0))?;
+        // Relaxed: one compaction at a time looks at it.
+        self.oldest_lingering.fetch_min(segment.dead.oldest(), Ordering::Relaxed);
         // Those who walk may name places in it for longer than a guard lives; those who come later cannot.
         let walking = self.walks.lock().unwrap_or_else(PoisonError::into_inner).all();
         Guard::pin().retire(move || forget(segment, walking));
+        self.medium.flush_directory().map_err(Error::io("flush", self.directory(), 0))?;
+        self.oldest_lingering.store(u64::MAX, Ordering::Relaxed);
         Ok(sealed.bytes)
     }
 

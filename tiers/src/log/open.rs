@@ -118,6 +118,7 @@ impl Log {
             unsettled: AtomicU64::new(u64::MAX),
             reads_by_calls: !medium.is_mapped(),
             walks: Mutex::default(),
+            oldest_lingering: AtomicU64::new(u64::MAX),
             has_spare: AtomicBool::new(false),
             notes,
             found,
