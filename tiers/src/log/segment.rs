@@ -417,10 +417,7 @@ impl Segment {
     #[cold]
     fn read_unmapped<R>(&self, keys: &Keys, offset: u64, show: impl FnOnce(Record<'_>) -> R) -> Result<R> {
         let io = |offset| Error::io("read", self.path.clone(), offset);
-        // A first guess that fits most records; never beyond the end of the file.
-        let left = self.file.bytes().map_err(io(offset))?.saturating_sub(offset);
-        let mut bytes = vec![0; left.min(READ_BYTES) as usize];
-        self.file.read_at(offset, &mut bytes).map_err(io(offset))?;
+        let (mut bytes, left) = self.first_bytes(offset).map_err(io(offset))?;
         let words = (format::word_at(&bytes, 0), format::word_at(&bytes, 8));
         let (Some(commit), Some(lengths)) = (words.0, words.1.and_then(|word| keys.lengths(word))) else {
             return Err(self.no_record(offset));
@@ -434,6 +431,25 @@ impl Segment {
             self.file.read_at(offset + have, &mut bytes[have as usize..]).map_err(io(offset))?;
         }
         Record::new(commit, lengths, &bytes[8..]).map(show).ok_or_else(|| self.no_record(offset))
+    }
+
+    /// What most records fit in, from `offset` on, and how many bytes the file has from there.
+    fn first_bytes(&self, offset: u64) -> io::Result<(Vec<u8>, u64)> {
+        let measure = || self.file.bytes().map(|bytes| bytes.saturating_sub(offset));
+        let mut left = measure()?;
+        loop {
+            let mut bytes = vec![0; left.min(READ_BYTES) as usize];
+            match self.file.read_at(offset, &mut bytes) {
+                Ok(()) => return Ok((bytes, left)),
+                Err(error) => {
+                    // What lay behind the last record may have been given back meanwhile.
+                    let before = std::mem::replace(&mut left, measure()?);
+                    if error.kind() != io::ErrorKind::UnexpectedEof || left >= before {
+                        return Err(error);
+                    }
+                }
+            }
+        }
     }
 
     #[cold]
