@@ -342,13 +342,14 @@ impl Core {
     fn standing(&self, key: &[u8], at: Location, is_asked: bool, guard: &Guard) -> Result<Standing> {
         let tiers = self.tiers(guard);
         let found = self.index.find(self.log.keys().hash(key), guard, |there| {
-            if there == at {
+            if there.as_verified() == at {
                 return Ok(Look::Found(Standing::Needed));
             }
             if there.kind() != Kind::Memory && !is_asked {
                 return Ok(Look::Other);
             }
             tiers.read_to_replace(there, |record| match record {
+                None => Look::Other,
                 Some(record) if !is_same(record.key(), key) => Look::Other,
                 Some(Found::Memory(record)) if record.home().is_some_and(|home| home.address() == at.address()) => {
                     Look::Found(Standing::Needed)
@@ -363,9 +364,13 @@ impl Core {
     fn follow(&self, moved: &Move) -> Result<()> {
         let guard = Guard::pin();
         loop {
-            let history = self.index.touch(moved.hash, moved.from, &guard, |history| history);
-            if let Some(history) = history {
-                if self.index.exchange(moved.hash, moved.from, moved.to, history, &guard) {
+            // As it stands in the slot: read since it came from a snapshot, or not.
+            let named = [moved.from, moved.from.as_unverified()].into_iter().find_map(|from| {
+                let history = self.index.touch(moved.hash, from, &guard, |history| history)?;
+                Some((from, history))
+            });
+            if let Some((from, history)) = named {
+                if self.index.exchange(moved.hash, from, moved.to, history, &guard) {
                     self.count_expired(moved, &guard);
                     return Ok(());
                 }

@@ -15,7 +15,7 @@ use std::{
 
 use thermocline_tiers::{
     Error, Guard, Kind, Location, Result,
-    log::{self, Log, Survives},
+    log::{self, Figures, Log, Survives},
     memory::Memory,
 };
 
@@ -31,6 +31,7 @@ use crate::{
     medium::Medium,
     recover::{self, Recovery},
     seen::SeenTime,
+    snapshot,
     worker::Worker,
 };
 
@@ -54,6 +55,8 @@ pub struct Options {
     pub free_memory_target: Option<u64>,
     /// Compact behind the callers' backs.
     pub compacts: bool,
+    /// Bytes of the log that the next process may have to read: with more, closing leaves it a snapshot of the index.
+    pub snapshot_after: u64,
     /// How long entries live that say nothing else.
     pub time_to_live: Option<Duration>,
     /// What writes survive that say nothing else.
@@ -72,6 +75,7 @@ impl Default for Options {
             memory_capacity: 64 << 20,
             free_memory_target: None,
             compacts: true,
+            snapshot_after: 256 << 10,
             time_to_live: None,
             durability: Durability::default(),
             time: TimeSource::default(),
@@ -116,16 +120,23 @@ pub struct Core {
 impl Engine {
     /// Opens the store on `medium`: takes its lock, scans its segments, repairs what a crash left.
     ///
-    /// Reads the whole log once, several segments at a time.
+    /// Reads what of the log no snapshot covers, several segments at a time: all of it, if the last process did not close the store.
     ///
     /// # Errors
     /// As [`Log::open`], and [`thermocline_tiers::Error::IndexFull`].
     pub fn open(medium: Arc<dyn Medium>, options: Options) -> Result<Self> {
         let log_options =
             log::Options { segment_bytes: options.segment_bytes, read_only: options.read_only, create: options.create };
-        let mut log = Log::open(medium, log_options)?;
-        let (index, memory, counters) = (Index::new()?, Memory::new(INDEX_BYTES)?, Counters::default());
-        let mut recovered = recover::recover(&mut log, &memory, &index, &counters)?;
+        let log = Arc::new(Log::open(medium, log_options)?);
+        let (memory, counters) = (Memory::new(INDEX_BYTES)?, Counters::default());
+        let (index, figures) = match snapshot::take_over(&log)? {
+            Some(taken) => taken,
+            None => (Index::new()?, Figures::default()),
+        };
+        counters.add_all([(Count::Added, figures.keys), (Count::LiveBytesAdded, figures.live_bytes)], &Guard::pin());
+        let mut recovered = recover::recover(&log, &memory, &index, &counters)?;
+        recovered.last_sequence = recovered.last_sequence.max(figures.last_sequence);
+        recovered.has_deadlines |= figures.has_deadlines;
         recovered.last_sequence = recovered.last_sequence.max(log.noted_time()?);
         if recovered.last_sequence > SEQUENCE_MAX {
             let what = format!("sequence {} leaves no later ones", recovered.last_sequence);
@@ -136,7 +147,7 @@ impl Engine {
             keeper: Keeper::new(options.memory_capacity),
             compactor: Worker::new("thermocline-compact"),
             compaction: Mutex::default(),
-            log: Arc::new(log),
+            log,
             memory,
             budget: Budget::new(options.memory_capacity),
             index,
@@ -152,8 +163,7 @@ impl Engine {
             this: this.clone(),
         });
         core.start_keeping();
-        // Records that are nobody's newest, or may have expired.
-        if core.recovery.records > core.len_estimate() || core.recovery.has_deadlines {
+        if core.log.has_dead() || core.recovery.has_deadlines {
             core.wake_compactor();
         }
         Ok(Self { core, is_closed: false })
@@ -216,10 +226,10 @@ impl Core {
         !has_passed
     }
 
-    /// The number of entries: exact, and a walk over the index if entries can expire or opening found damage. Those whose
+    /// The number of entries: exact, and a walk over the index if entries can expire or damage was found. Those whose
     /// records are damaged are not counted.
     pub fn len(&self) -> u64 {
-        match self.has_deadlines.load(Ordering::Relaxed) || self.recovery.damaged > 0 {
+        match self.has_deadlines.load(Ordering::Relaxed) || self.log.is_damaged() {
             true => self.keys().filter(Result::is_ok).count() as u64,
             false => self.len_estimate(),
         }
@@ -279,6 +289,7 @@ impl Core {
             true => self.seen_time.note(&self.clock, &self.log),
             false => Ok(()),
         };
-        self.log.close(durable).and(noted).and(logged)
+        self.log.close(durable).and(noted).and(logged)?;
+        if durable { self.save_index() } else { Ok(()) }
     }
 }

@@ -101,7 +101,8 @@ impl Tiers<'_> {
                 Ok(self.memory.record(at, self.guard).map_or(Look::Moved, |record| show(Some(Found::Memory(record)))))
             }
             _ if at.is_nothing() => Ok(Look::Other),
-            _ => match self.log.read_unchecked(at, |record| show(Some(Found::Log(record)))) {
+            // Checked if it is unverified: what it says of its key may be wrong.
+            _ => match self.log.read(at, |record| show(Some(Found::Log(record)))) {
                 Err(Error::Corrupt { .. }) if at.is_unverified() => Ok(show(None)),
                 other => other,
             },

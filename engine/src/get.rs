@@ -64,6 +64,9 @@ impl Core {
 
     #[inline(never)]
     fn find_resident(&self, hash: u64, key: &[u8], guard: &Guard) -> Option<Value> {
+        if self.index.is_asleep(hash) {
+            return None;
+        }
         let found = self.index.find(hash, guard, |at| {
             if at.kind() != Kind::Memory {
                 return Ok(Look::Other);
@@ -248,9 +251,20 @@ impl Core {
     #[inline(never)]
     fn found_in_log(&self, hash: u64, at: Location, guard: &Guard) {
         self.count_access(Count::HitLog, guard);
+        let at = if at.is_unverified() { self.note_verified(hash, at, guard) } else { at };
         if self.budget.capacity() > 0 {
             self.promote(hash, at, guard);
         }
+    }
+}
+
+impl Core {
+    /// Has the slot say that the record at `at`, which has just been held against its checksum, need not be again.
+    fn note_verified(&self, hash: u64, at: Location, guard: &Guard) -> Location {
+        let verified = at.as_verified();
+        let history = self.index.touch(hash, at, guard, |history| history).unwrap_or(0);
+        // Whoever has changed the slot meanwhile has said something newer.
+        if self.index.exchange(hash, at, verified, history, guard) { verified } else { at }
     }
 }
 

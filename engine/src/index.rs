@@ -7,6 +7,7 @@
 mod growth;
 mod page;
 mod pool;
+mod stored;
 #[cfg(test)]
 mod tests;
 
@@ -21,6 +22,8 @@ use thermocline_tiers::{
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, yield_now};
 use page::{home, is_full};
 use pool::{Pool, Run};
+use stored::Stored;
+pub(crate) use stored::{Layout, Source};
 
 const SHARDS: usize = if cfg!(loom) { 1 } else { 16 };
 /// Hash bits that choose a shard.
@@ -44,6 +47,12 @@ const fn shard_table() -> [u8; 256] {
         shard += 1;
     }
     table
+}
+
+/// The shard of a hash, and the bits of it that are left.
+#[inline]
+fn shard_of(hash: u64) -> (usize, u64) {
+    (SHARD_OF[(hash >> (64 - SHARD_BITS)) as usize] as usize, hash << SHARD_BITS)
 }
 
 /// A page's gate: how many writers are inside (12 bits), how many slots are taken (16 bits), and whether it is
@@ -156,7 +165,7 @@ enum Target<'a> {
 
 /// How many pages a shard has: 2^level + split. Packed as the lowest hash bits that are not split yet, `split` in the
 /// highest `level` bits, and the level in the lowest six.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Pages(u64);
 
 impl Pages {
@@ -177,7 +186,10 @@ impl Pages {
 
     fn one_more(self) -> Self {
         let (level, split) = (self.level(), self.split() + 1);
-        let (level, split) = if split >> level == 1 { (level + 1, 0) } else { (level, split) };
+        if split >> level == 1 { Self::of(level + 1, 0) } else { Self::of(level, split) }
+    }
+
+    fn of(level: u32, split: u64) -> Self {
         Self(split << 1 << (63 - level) | u64::from(level))
     }
 
@@ -185,6 +197,13 @@ impl Pages {
     #[inline]
     fn level_of(self, rest: u64) -> u32 {
         self.level() + u32::from(rest < self.0 & !Self::LEVEL)
+    }
+
+    /// The page that the hash bits `rest` belong to, 2^level and the highest bits, and its level.
+    #[inline]
+    fn id_of(self, rest: u64) -> (u64, u32) {
+        let level = self.level_of(rest);
+        ((rest >> 1 | 1 << 63) >> (63 - level), level)
     }
 }
 
@@ -204,48 +223,71 @@ pub(crate) struct Index {
     nodes: Reserved<AtomicU64>,
     gates: Reserved<AtomicU32>,
     pool: Pool,
+    /// Pages that were not made here.
+    stored: Option<Stored>,
 }
 
 impl Index {
     /// An index without keys.
     pub(crate) fn new() -> Result<Self> {
+        let index = Self::reserve()?;
+        for shard in 0..SHARDS {
+            let run = index.pool.take(1).ok_or(Error::IndexFull { bytes: 0 })?;
+            // Relaxed: nobody else has the index yet.
+            index.nodes[SHARDS + shard].store(run.pack(), Ordering::Relaxed);
+        }
+        Ok(index)
+    }
+
+    /// An index without pages.
+    fn reserve() -> Result<Self> {
         let out_of_memory = |_| Error::IndexFull { bytes: 0 };
         let pool = Pool::new().map_err(out_of_memory)?;
         let nodes = Reserved::<AtomicU64>::new(NODES_MAX).map_err(out_of_memory)?;
         let gates = Reserved::<AtomicU32>::new(NODES_MAX).map_err(out_of_memory)?;
         let shard = |_| CachePadded::new(Shard { pages: AtomicU64::new(0), splitting: Mutex::new(()) });
-        for shard in 0..SHARDS {
-            let run = pool.take(1).ok_or(Error::IndexFull { bytes: 0 })?;
-            // Relaxed: nobody else has the index yet.
-            nodes[SHARDS + shard].store(run.pack(), Ordering::Relaxed);
-        }
-        Ok(Self { shards: std::array::from_fn(shard), nodes, gates, pool })
+        Ok(Self { shards: std::array::from_fn(shard), nodes, gates, pool, stored: None })
+    }
+
+    /// The node that the hash bits `rest` belong to now, its level, and what it says: a run, unless its page was split since, or
+    /// was never asked for.
+    #[inline]
+    fn node(&self, shard: usize, rest: u64) -> (usize, u32, u64) {
+        // Acquire: pairs with the Release in `split_next`; the halves are in their nodes.
+        let (id, level) = Pages(self.shards[shard].pages.load(Ordering::Acquire)).id_of(rest);
+        let node = id as usize * SHARDS + shard;
+        // Acquire: pairs with the Release that published the page; its slots are written.
+        (node, level, self.nodes[node].load(Ordering::Acquire))
     }
 
     /// The page that the hash bits `rest` belong to now: node, level, run.
+    ///
+    /// # Errors
+    /// What fetching a stored page says.
     #[inline]
-    fn page(&self, shard: usize, rest: u64) -> (usize, u32, Run) {
+    fn page(&self, shard: usize, rest: u64) -> Result<(usize, u32, Run)> {
         loop {
-            // Acquire: pairs with the Release in `split_next`; the halves are in their nodes.
-            let level = Pages(self.shards[shard].pages.load(Ordering::Acquire)).level_of(rest);
-            // 2^level and the highest bits.
-            let id = (rest >> 1 | 1 << 63) >> (63 - level);
-            let node = id as usize * SHARDS + shard;
-            // Acquire: pairs with the Release that published the page; its slots are written.
-            if let Some(run) = Run::unpack(self.nodes[node].load(Ordering::Acquire)) {
-                return (node, level, run);
+            let (node, level, seen) = self.node(shard, rest);
+            if let Some(run) = Run::unpack(seen) {
+                return Ok((node, level, run));
             }
-            // Split since we counted the pages.
-            yield_now();
+            self.fetch(node, seen)?;
         }
     }
 
     #[inline]
-    fn place(&self, hash: u64) -> Place {
-        let shard = SHARD_OF[(hash >> (64 - SHARD_BITS)) as usize] as usize;
-        let rest = hash << SHARD_BITS;
-        let (node, level, run) = self.page(shard, rest);
-        Place { shard, node, run, tag: Tag::of(rest << level) }
+    fn place(&self, hash: u64) -> Result<Place> {
+        let (shard, rest) = shard_of(hash);
+        let (node, level, run) = self.page(shard, rest)?;
+        Ok(Place { shard, node, run, tag: Tag::of(rest << level) })
+    }
+
+    /// As [`place`](Self::place), if that needs no second look.
+    #[inline]
+    fn place_at_once(&self, hash: u64) -> Option<Place> {
+        let (shard, rest) = shard_of(hash);
+        let (node, level, seen) = self.node(shard, rest);
+        Some(Place { shard, node, run: Run::unpack(seen)?, tag: Tag::of(rest << level) })
     }
 
     /// Calls `is` with each location whose tag agrees, until it returns something.
@@ -263,16 +305,16 @@ impl Index {
         _guard: &Guard,
         mut is: impl FnMut(Location) -> Result<Look<R>>,
     ) -> Result<Option<R>> {
-        let mut search = self.search(hash);
+        let mut search = self.search(hash)?;
         loop {
             while let Some(at) = search.next_candidate() {
                 match is(at)? {
                     Look::Other => {}
                     Look::Found(found) => return Ok(Some(found)),
-                    Look::Moved => search = self.search(hash),
+                    Look::Moved => search = self.search(hash)?,
                 }
             }
-            match self.search_on(search) {
+            match self.search_on(search)? {
                 Some(next) => search = next,
                 None => return Ok(None),
             }
@@ -280,8 +322,12 @@ impl Index {
     }
 
     #[inline(always)]
-    fn search(&self, hash: u64) -> Search<'_> {
-        let place = self.place(hash);
+    fn search(&self, hash: u64) -> Result<Search<'_>> {
+        Ok(self.search_in(self.place(hash)?, hash))
+    }
+
+    #[inline(always)]
+    fn search_in(&self, place: Place, hash: u64) -> Search<'_> {
         let at = home(place.tag, place.run.buckets);
         let bucket = self.pool.bucket(place.run, at);
         Search { hash, place, at, passed: 0, bucket, left: bucket.candidates(place.tag) }
@@ -289,36 +335,37 @@ impl Index {
 
     /// The next bucket to look into; `None` if the key is in none of them.
     #[inline]
-    fn search_on<'a>(&'a self, search: Search<'a>) -> Option<Search<'a>> {
+    fn search_on<'a>(&'a self, search: Search<'a>) -> Result<Option<Search<'a>>> {
         if search.bucket.is_open() && self.is_current(search.place.node, search.place.run) {
-            return None;
+            return Ok(None);
         }
         self.search_elsewhere(search)
     }
 
     /// Apart from the common case, which is so short that a processor can look ahead to the next call.
     #[inline(never)]
-    fn search_elsewhere<'a>(&'a self, search: Search<'a>) -> Option<Search<'a>> {
+    fn search_elsewhere<'a>(&'a self, search: Search<'a>) -> Result<Option<Search<'a>>> {
         let Search { hash, place, at, passed, bucket, .. } = search;
         let buckets = place.run.buckets as usize;
         if bucket.is_open() || passed + 1 == buckets {
-            return (!self.is_current(place.node, place.run)).then(|| self.search(hash));
+            return (!self.is_current(place.node, place.run)).then(|| self.search(hash)).transpose();
         }
         let at = if at + 1 == buckets { 0 } else { at + 1 };
         let bucket = self.pool.bucket(place.run, at);
-        Some(Search { at, passed: passed + 1, bucket, left: bucket.candidates(place.tag), ..search })
+        Ok(Some(Search { at, passed: passed + 1, bucket, left: bucket.candidates(place.tag), ..search }))
     }
 
     /// The first location whose tag agrees, in the bucket where the search starts: nearly always the key's, if it has one.
+    /// Reads no file.
     #[inline]
     pub(crate) fn first_candidate(&self, hash: u64) -> Option<Location> {
-        self.search(hash).next_candidate()
+        self.search_in(self.place_at_once(hash)?, hash).next_candidate()
     }
 
     /// Asks for the cache line where the search for a hash starts.
     #[inline]
     pub(crate) fn prefetch(&self, hash: u64) {
-        let place = self.place(hash);
+        let Some(place) = self.place_at_once(hash) else { return };
         self.pool.bucket(place.run, home(place.tag, place.run.buckets)).prefetch();
     }
 
@@ -347,7 +394,7 @@ impl Index {
         mut decide: impl FnMut(Location, u16) -> Result<Verdict>,
     ) -> Result<Published> {
         loop {
-            let place = self.place(hash);
+            let place = self.place(hash)?;
             let target = match self.target(&place, &mut decide)? {
                 Some(Target::Moved) => continue,
                 Some(target) => target,
@@ -415,10 +462,10 @@ impl Index {
     }
 
     /// Publishes `at` in the slot that names exactly `seen`: the same record elsewhere. `false` if no slot of the key's
-    /// does any more. Reads no record.
+    /// does any more, or the page cannot be read. Reads no record.
     pub(crate) fn exchange(&self, hash: u64, seen: Location, at: Location, history: u16, _guard: &Guard) -> bool {
         loop {
-            let place = self.place(hash);
+            let Ok(place) = self.place(hash) else { return false };
             let Some((slot, word, number)) = self.slot_of(&place, seen) else {
                 if self.is_current(place.node, place.run) {
                     return false;
@@ -468,7 +515,7 @@ impl Index {
         _guard: &Guard,
         change: impl FnOnce(u16) -> u16,
     ) -> Option<u16> {
-        let place = self.place(hash);
+        let place = self.place(hash).ok()?;
         let (_, _, number) = self.slot_of(&place, at)?;
         let before = self.pool.history(place.run, number);
         let after = change(before);
@@ -515,13 +562,16 @@ impl Index {
     ///
     /// A walk that starts at [`Cursor::default`] meets each key that is there throughout exactly once, whatever
     /// happens meanwhile.
-    pub(crate) fn page_at(&self, cursor: Cursor, _guard: &Guard, into: &mut Vec<Location>) -> Option<Cursor> {
+    ///
+    /// # Errors
+    /// What fetching a stored page says.
+    pub(crate) fn page_at(&self, cursor: Cursor, _guard: &Guard, into: &mut Vec<Location>) -> Result<Option<Cursor>> {
         let Cursor { shard, rest } = cursor;
         if shard == SHARDS {
-            return None;
+            return Ok(None);
         }
         let level = loop {
-            let (node, level, run) = self.page(shard, rest);
+            let (node, level, run) = self.page(shard, rest)?;
             into.extend(
                 self.pool
                     .buckets(run)
@@ -536,7 +586,9 @@ impl Index {
         };
         let next = (rest >> 1 >> (63 - level)) + 1;
         let is_last = next >> level != 0;
-        Some(if is_last { Cursor { shard: shard + 1, rest: 0 } } else { Cursor { shard, rest: next << (64 - level) } })
+        let behind =
+            if is_last { Cursor { shard: shard + 1, rest: 0 } } else { Cursor { shard, rest: next << (64 - level) } };
+        Ok(Some(behind))
     }
 }
 

@@ -21,6 +21,7 @@ mod keeper;
 mod promote;
 mod recover;
 mod seen;
+mod snapshot;
 mod sweep;
 mod sync;
 mod walk;

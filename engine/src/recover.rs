@@ -1,4 +1,4 @@
-//! Recovery: rebuilding the index from the log.
+//! Recovery: rebuilding the index from the log, or what of it no snapshot covers.
 //!
 //! Holds one rule: of the records of a key the highest sequence wins, and a damaged one over what stands before it.
 //! Segments are scanned side by side and in any order. Never believes a length or a key; the tiers do the looking.
@@ -9,7 +9,7 @@ use std::{
 };
 
 use thermocline_tiers::{
-    Guard, Kind, Location, Result,
+    Error, Guard, Kind, Location, Result,
     log::{Log, Scanned, scan},
     memory::Memory,
 };
@@ -27,7 +27,7 @@ const THREADS_MAX: usize = 8;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Recovery {
-    /// Records in the log.
+    /// Records that were read: all of the log's, or those that no snapshot covers.
     pub records: u64,
     /// Places that were flushed once and are damaged now; `verify` lists them.
     pub damaged: u64,
@@ -71,7 +71,7 @@ struct Rebuilding<'a> {
 }
 
 /// Publishes the newest record of every key in `log` and makes the log ready to append.
-pub(crate) fn recover(log: &mut Log, memory: &Memory, index: &Index, counters: &Counters) -> Result<Recovery> {
+pub(crate) fn recover(log: &Log, memory: &Memory, index: &Index, counters: &Counters) -> Result<Recovery> {
     let mut recovery = Recovery::default();
     let (mut scanned, mut claims) = (Vec::new(), Vec::new());
     let rebuilding = Rebuilding { log, memory, index, counters };
@@ -133,6 +133,17 @@ impl Rebuilding<'_> {
         })
     }
 
+    /// Whether what a slot names is known, or turns out, not to be what was written.
+    fn is_damaged(&self, there: Location) -> Result<bool> {
+        if !there.is_unverified() || there.is_nothing() {
+            return Ok(false);
+        }
+        match self.log.read(there, |_| ()) {
+            Err(Error::Corrupt { .. }) => Ok(true),
+            other => other.map(|()| false),
+        }
+    }
+
     /// A damaged record wins over what stands before it in the log.
     fn publish_claim(&self, claim: &Claim) -> Result<()> {
         let at = claim.at;
@@ -150,14 +161,22 @@ impl Rebuilding<'_> {
         let guard = Guard::pin();
         let tiers = Tiers { log: self.log, memory: self.memory, guard: &guard };
         let hash = self.log.keys().hash(key);
+        let is_known = Cell::new(false);
         let published = self.index.publish(hash, at, &guard, &Remembering(tiers), &Cell::new(0), |there, _| {
+            if there.as_verified() == at {
+                is_known.set(true);
+                return Ok(Verdict::Keep);
+            }
+            let is_damaged = self.is_damaged(there)?;
             tiers.judge(there, |record| match record {
                 Some(record) if record.key() != key => Verdict::Other,
-                Some(record) if !wins_over(there, &record) => Verdict::Keep,
+                Some(_) if is_damaged && at.address() < there.address() => Verdict::Keep,
+                Some(record) if !is_damaged && !wins_over(there, &record) => Verdict::Keep,
                 _ => Verdict::Replace,
             })
         })?;
         let replaced = match published {
+            Published::Kept if is_known.get() => return Ok(()),
             Published::Kept => {
                 self.log.note_dead(at, bytes, sequence);
                 return Ok(());

@@ -79,12 +79,15 @@ impl Core {
 
 impl Walk<'_> {
     /// Copies the next page that has entries; `false` behind the last.
-    fn next_page(&mut self) -> bool {
+    ///
+    /// # Errors
+    /// What reading the index says: the walk is over.
+    fn next_page(&mut self) -> Result<bool> {
         let core = self.core;
         while let Some(cursor) = self.cursor {
             let guard = Guard::pin();
             let mut locations = Vec::new();
-            let next = core.index.page_at(cursor, &guard, &mut locations);
+            let next = core.index.page_at(cursor, &guard, &mut locations).inspect_err(|_| self.cursor = None)?;
             let living = locations.into_iter().filter(|at| at.kind() != Kind::Removed);
             let page: Option<Vec<_>> = living.map(|at| Met::new(core, at, &guard)).collect();
             // If a record has moved meanwhile, the page says something else by now.
@@ -92,19 +95,20 @@ impl Walk<'_> {
             self.cursor = next;
             if !page.is_empty() {
                 self.page = page.into_iter();
-                return true;
+                return Ok(true);
             }
         }
-        false
+        Ok(false)
     }
 
     fn next<R>(&mut self, take: impl Fn(&[u8], &dyn Fn() -> Value, bool) -> Option<R>) -> Option<Result<R>> {
         loop {
             let Some(met) = self.page.next() else {
-                if self.next_page() {
-                    continue;
+                match self.next_page() {
+                    Ok(true) => continue,
+                    Ok(false) => return None,
+                    Err(error) => return Some(Err(error)),
                 }
-                return None;
             };
             if let Some(taken) = met.take(self.core, &take).transpose() {
                 return Some(taken);

@@ -124,11 +124,11 @@ impl Sound {
     fn is_padding(&self, name: &str, at: usize) -> bool {
         match self.hit(name, Harm::Flip(0, at)) {
             Some((placed, _)) => at >= placed.bytes.start + 32 + placed.key_bytes + placed.value_bytes,
-            // The words of `flushed`: a hint whose loss only makes later damage look torn. The lock's content, between
-            // and behind the two blocks of the identity.
+            // The words of `flushed`: a hint whose loss only makes later damage look torn. The snapshot, which is one altogether.
+            // The lock's content, between and behind the two blocks of the identity.
             None => {
                 name.ends_with(".segment") && (64..80).contains(&at)
-                    || name == "lock"
+                    || ["lock", "index"].contains(&name)
                     || name == "store" && !(0..64).contains(&at) && !(512..576).contains(&at)
             }
         }

@@ -16,6 +16,7 @@ mod on_demand;
 mod open;
 mod record;
 mod segment;
+mod snapshot;
 mod tail;
 
 use std::sync::{
@@ -36,15 +37,14 @@ use medium::{File, Lock, Medium};
 pub use open::{Options, Scanned};
 pub use record::{NewRecord, Record};
 use segment::SharedSegment;
+use snapshot::Snapshot;
+pub use snapshot::{Figures, NewSnapshot};
 use tail::{Table, Tail};
 
 use crate::{Error, Result, slot::Location};
 
 /// Bytes ahead of the tail that the upkeep thread keeps ready.
 const AHEAD_BYTES: u64 = 4 * STEP_BYTES;
-/// Where the two notes stand in the file `lock`.
-const DOUBT_AT: u64 = 0;
-const TIME_AT: u64 = 32;
 
 /// What changes only when segments come: guarded by one lock, held across their creation.
 #[derive(Debug, Default)]
@@ -90,10 +90,14 @@ pub struct Log {
     walks: Mutex<Walks>,
     /// The lowest sequence of a dead value in files that were removed and may come back after a power cut.
     oldest_lingering: AtomicU64,
+    /// Whether anybody has met damage.
+    is_damaged: AtomicBool,
     /// Whether there is a segment to roll to; a hint for those who ask for one.
     has_spare: AtomicBool,
     /// Found at open, in the order of their numbers.
     found: Vec<SharedSegment>,
+    /// Found at open: what of the index need not be read from the segments.
+    snapshot: Option<Snapshot>,
     /// Keeps everybody else out while the log lives.
     _lock: Lock,
 }
@@ -163,7 +167,19 @@ impl Log {
     #[cold]
     fn check_at(&self, at: Location) -> Result<()> {
         let (segment, offset) = self.find(at)?;
-        segment.read(&self.keys, offset, |record| segment.check(&self.keys, offset, &record))?
+        let checked = segment.read(&self.keys, offset, |record| segment.check(&self.keys, offset, &record));
+        let checked = checked.and_then(|checked| checked);
+        if let Err(Error::Corrupt { .. }) = checked {
+            segment.dead.set_damaged();
+            // Relaxed, as all that is said of damage: it orders nothing.
+            self.is_damaged.store(true, Ordering::Relaxed);
+        }
+        checked
+    }
+
+    /// Whether anything of what was flushed once was found to be damaged, when the log was opened or since.
+    pub fn is_damaged(&self) -> bool {
+        self.is_damaged.load(Ordering::Relaxed)
     }
 
     /// A callback that declares everything before the present end of the log quiescent; to be called when all
@@ -205,10 +221,10 @@ impl Log {
     }
 
     fn note_doubt(&self, first: u64) {
-        let noted = self.read_note(Note::Doubt, DOUBT_AT).ok().flatten();
+        let noted = self.read_note(Note::Doubt).ok().flatten();
         let first = noted.map_or(first, |noted| noted.min(first));
         // If even this fails there is nothing left to tell the next process with.
-        let _ = self.notes.write_at(DOUBT_AT, &format::encode_note(Note::Doubt, first));
+        let _ = self.notes.write_at(Note::Doubt.place(), &format::encode_note(Note::Doubt, first));
     }
 
     /// Leaves the latest time that was seen to the next process.
@@ -216,8 +232,9 @@ impl Log {
     /// # Errors
     /// [`Error::Io`].
     pub fn note_time(&self, sequence: u64) -> Result<()> {
-        let io = Error::io("write", format!("{}/{}", self.directory(), open::LOCK), TIME_AT);
-        self.notes.write_at(TIME_AT, &format::encode_note(Note::Time, sequence)).map_err(io)
+        let at = Note::Time.place();
+        let io = Error::io("write", format!("{}/{}", self.directory(), open::LOCK), at);
+        self.notes.write_at(at, &format::encode_note(Note::Time, sequence)).map_err(io)
     }
 
     /// The sequence that stands for the latest time an earlier process has seen; 0 if none left a note.
@@ -225,17 +242,11 @@ impl Log {
     /// # Errors
     /// [`Error::Io`].
     pub fn noted_time(&self) -> Result<u64> {
-        Ok(self.read_note(Note::Time, TIME_AT)?.unwrap_or(0))
+        Ok(self.read_note(Note::Time)?.unwrap_or(0))
     }
 
-    fn read_note(&self, note: Note, offset: u64) -> Result<Option<u64>> {
-        let io = |action| Error::io(action, format!("{}/{}", self.directory(), open::LOCK), offset);
-        let mut bytes = [0; format::NOTE_BYTES];
-        if self.notes.bytes().map_err(io("measure"))? < offset + bytes.len() as u64 {
-            return Ok(None);
-        }
-        self.notes.read_at(offset, &mut bytes).map_err(io("read"))?;
-        Ok(format::decode_note(note, &bytes))
+    fn read_note(&self, note: Note) -> Result<Option<u64>> {
+        open::read_note(&*self.medium, &*self.notes, note)
     }
 
     /// Makes everything acknowledged before the call durable.

@@ -135,10 +135,24 @@ impl Location {
         Self::new(Kind::Removed, self.address(), self.is_unverified())
     }
 
-    /// Whether the record failed its checksum when it was found, so that reading it must say so.
+    /// Whether reading the record must hold it against its checksum: it failed it when it was found, or nobody has read it
+    /// since its place came from a snapshot.
     #[inline]
     pub fn is_unverified(self) -> bool {
         self.0 & UNVERIFIED != 0
+    }
+
+    /// The same place, its record held against its checksum.
+    #[must_use]
+    #[inline]
+    pub fn as_verified(self) -> Self {
+        Self(self.0 & !UNVERIFIED)
+    }
+
+    /// The same place, its record to be held against its checksum by who reads it.
+    #[must_use]
+    pub fn as_unverified(self) -> Self {
+        Self(self.0 | UNVERIFIED)
     }
 }
 
@@ -213,6 +227,33 @@ impl Word {
     #[inline]
     fn new(tag: Tag, at: Location) -> Self {
         Self((tag.0 as u64) << TAG_SHIFT | at.0)
+    }
+
+    /// The word of a key whose tag is `tag`, for a page that nobody can see yet.
+    #[inline]
+    pub fn of(tag: Tag, at: Location) -> Self {
+        Self::new(tag, at)
+    }
+
+    /// The same key elsewhere, for a page that nobody can see yet.
+    #[must_use]
+    #[inline]
+    pub fn with_location(self, at: Location) -> Self {
+        Self::new(self.tag(), at)
+    }
+
+    /// The bits, for who keeps them elsewhere.
+    #[inline]
+    pub(crate) fn to_bits(self) -> u64 {
+        self.0
+    }
+
+    /// The word of a key, from bits that may be anything: `None` if they are not of a place in the log, or of nothing.
+    #[inline]
+    pub(crate) fn from_bits(bits: u64) -> Option<Self> {
+        let word = Self(bits);
+        word.location().filter(|at| at.kind() != Kind::Memory && bits >> KIND_SHIFT & 3 != 0)?;
+        Some(word)
     }
 
     /// Whether the slot has no key.

@@ -17,7 +17,7 @@ const SPLIT_BUCKETS: u32 = if cfg!(loom) { 3 } else { 24 };
 
 impl Index {
     /// Closes a page's gate and waits for the writers inside; `false` if somebody else has closed it.
-    fn close(&self, node: usize) -> bool {
+    pub(super) fn close(&self, node: usize) -> bool {
         let gate = &self.gates[node];
         // Acquire: pairs with the Release in `leave` of writers that have left already.
         if gate.fetch_or(Gate::CLOSED, Ordering::Acquire) & Gate::CLOSED != 0 {
@@ -31,7 +31,7 @@ impl Index {
     }
 
     /// Opens a closed gate with a new count; writers may be knocking meanwhile.
-    fn reopen(&self, node: usize, taken: u32) {
+    pub(super) fn reopen(&self, node: usize, taken: u32) {
         let gate = &self.gates[node];
         let old = Gate::taken(gate.load(Ordering::Relaxed));
         let change = (taken.wrapping_sub(old)).wrapping_mul(Gate::TAKEN).wrapping_sub(Gate::CLOSED);
@@ -94,6 +94,16 @@ impl Index {
         let halves = [2 * parent_id, 2 * parent_id + 1].map(|id| id * SHARDS + shard);
         if halves[1] >= self.nodes.len().min(self.gates.len()) {
             return;
+        }
+        loop {
+            let seen = self.nodes[parent].load(Ordering::Acquire);
+            if Run::unpack(seen).is_some() {
+                break;
+            }
+            // A page that cannot be read is split another time.
+            if self.fetch(parent, seen).is_err() {
+                return;
+            }
         }
         while !self.close(parent) {
             yield_now();

@@ -2,9 +2,9 @@
 
 use std::cell::Cell;
 
-use thermocline_tiers::{Error, Guard, Kind, Location, Result};
+use thermocline_tiers::{Error, Guard, Kind, Location, Result, Word};
 
-use super::{Cursor, Index, Look, Published, Records, SHARD_BITS, Verdict};
+use super::{Cursor, Index, Layout, Look, Published, Records, SHARD_BITS, Source, Verdict};
 
 /// A model in which the location of a key is `key << 16 | version`, so that "reading the record" is a shift.
 struct Model;
@@ -55,6 +55,36 @@ fn find(index: &Index, key: u64) -> Option<Location> {
         .unwrap()
 }
 
+/// Pages that were saved, of which some cannot be read at first.
+#[derive(Debug, Default)]
+struct Saved {
+    pages: Vec<Vec<(Word, u16)>>,
+    /// How often reading fails before it works.
+    failures: std::sync::atomic::AtomicUsize,
+}
+
+impl Source for Saved {
+    fn page(&self, number: usize, _layout: &Layout) -> Result<Vec<(Word, u16)>> {
+        use std::sync::atomic::Ordering::Relaxed;
+        match self.failures.fetch_update(Relaxed, Relaxed, |left| left.checked_sub(1)) {
+            Ok(_) => Err(Error::IndexFull { bytes: 0 }),
+            Err(_) => Ok(self.pages[number].clone()),
+        }
+    }
+}
+
+/// The index that the next process has.
+fn handed_on(index: &Index, failures: usize) -> Index {
+    let mut pages = Vec::new();
+    let put = |page| {
+        pages.push(page);
+        Ok(true)
+    };
+    let shards = index.save(put).unwrap();
+    let layout = Layout::new(&shards, pages.len()).unwrap();
+    Index::stored(Box::new(Saved { pages, failures: failures.into() }), layout).unwrap()
+}
+
 #[cfg(not(loom))]
 mod alone {
     use std::collections::{BTreeMap, BTreeSet};
@@ -69,10 +99,56 @@ mod alone {
             let mut page = Vec::new();
             let next = index.page_at(cursor, &Guard::pin(), &mut page);
             keys.extend(page.into_iter().filter(|at| at.kind() == Kind::Log).map(key_at));
-            match next {
+            match next.unwrap() {
                 Some(next) => cursor = next,
                 None => return keys,
             }
+        }
+    }
+
+    #[test]
+    fn an_index_that_was_handed_on_says_the_same_and_grows_on() {
+        let count = if cfg!(miri) { 300 } else { 30_000 };
+        for size in [0, 1, 100, count] {
+            let index = Index::new().unwrap();
+            (0..size).for_each(|key| _ = publish(&index, key, at(key, 1)).unwrap());
+            let next = handed_on(&index, 0);
+            assert!((0..100).all(|key| next.is_asleep(hash_of(key)) && next.first_candidate(hash_of(key)).is_none()));
+            // What was never asked for is handed on as it is.
+            let next = handed_on(&next, 0);
+            (0..size).step_by(7).for_each(|key| _ = publish(&next, key, at(key, 2)).unwrap());
+            (size..2 * size).for_each(|key| _ = publish(&next, key, at(key, 1)).unwrap());
+            let expected = |key| at(key, if key < size && key % 7 == 0 { 2 } else { 1 });
+            assert!((0..2 * size).all(|key| find(&next, key) == Some(expected(key))));
+            assert_eq!(find(&next, 2 * size), None);
+            let mut keys = walk(&next);
+            keys.sort_unstable();
+            assert!(keys.into_iter().eq(0..2 * size));
+            next.check_invariants();
+        }
+    }
+
+    #[test]
+    fn a_page_that_cannot_be_read_is_asked_for_again() {
+        let index = Index::new().unwrap();
+        publish(&index, 1, at(1, 1)).unwrap();
+        let next = handed_on(&index, 3);
+        assert!(publish(&next, 1, at(1, 2)).is_err());
+        assert!(!next.exchange(hash_of(1), at(1, 1), at(1, 2), 0, &Guard::pin()));
+        while next.page_at(Cursor::default(), &Guard::pin(), &mut Vec::new()).is_err() {}
+        assert_eq!(find(&next, 1), Some(at(1, 1)));
+    }
+
+    #[test]
+    fn a_layout_of_no_index_is_refused() {
+        let shards = Index::new().unwrap().save(|_| Ok(true)).unwrap();
+        let count = shards.len();
+        assert!(Layout::new(&shards, count).is_some());
+        assert!(Layout::new(&shards, count + 1).is_none() && Layout::new(&shards[1..], count - 1).is_none());
+        for word in [63, 62, 1 << 8, u64::MAX, 1 << 63 | 20] {
+            let mut shards = shards.clone();
+            shards[0] = word;
+            assert!((0..1 << 16).all(|pages| Layout::new(&shards, pages).is_none()), "{word:x}");
         }
     }
 
@@ -272,7 +348,7 @@ mod interleaved {
             thread.join().unwrap();
             assert_eq!(find(&index, A), Some(at(A, 2)));
             let mut page = Vec::new();
-            index.page_at(Cursor::default(), &Guard::pin(), &mut page);
+            index.page_at(Cursor::default(), &Guard::pin(), &mut page).unwrap();
             assert_eq!(page, [at(A, 2)]);
         });
     }
@@ -288,6 +364,35 @@ mod interleaved {
             publish(&index, A, at(A, 2)).unwrap();
             thread.join().unwrap();
             assert_eq!(find(&index, A), Some(removed));
+        });
+    }
+
+    #[test]
+    fn a_page_that_two_ask_for_is_fetched_once() {
+        explore(|| {
+            let index = Index::new().unwrap();
+            publish(&index, A, at(A, 1)).unwrap();
+            let next = Arc::new(handed_on(&index, 0));
+            let other = next.clone();
+            let thread = thread::spawn(move || publish(&other, B, at(B, 1)).unwrap());
+            assert_eq!(find(&next, A), Some(at(A, 1)));
+            publish(&next, A, at(A, 2)).unwrap();
+            thread.join().unwrap();
+            assert_eq!((find(&next, A), find(&next, B)), (Some(at(A, 2)), Some(at(B, 1))));
+        });
+    }
+
+    #[test]
+    fn a_page_that_is_fetched_while_it_is_copied_loses_nothing() {
+        explore(|| {
+            let index = Index::new().unwrap();
+            (0..7).for_each(|key| _ = publish(&index, key, at(key, 1)).unwrap());
+            let next = Arc::new(handed_on(&index, 0));
+            let other = next.clone();
+            let thread = thread::spawn(move || (7..9).for_each(|key| _ = publish(&other, key, at(key, 1)).unwrap()));
+            assert_eq!(find(&next, 3), Some(at(3, 1)));
+            thread.join().unwrap();
+            (0..9).for_each(|key| assert_eq!(find(&next, key), Some(at(key, 1))));
         });
     }
 

@@ -106,7 +106,13 @@ pub(crate) fn version_of(key: u8, bytes: &[u8]) -> u64 {
 
 /// Options with segments of 64 KiB, and memory for some of the entries.
 pub(crate) fn small() -> Options {
-    Options { segment_bytes: 64 << 10, memory_capacity: 16 << 10, compacts: false, ..Options::default() }
+    Options {
+        segment_bytes: 64 << 10,
+        memory_capacity: 16 << 10,
+        compacts: false,
+        snapshot_after: 0,
+        ..Options::default()
+    }
 }
 
 /// As [`small`], with a clock that the test sets.

@@ -11,7 +11,7 @@ use super::{
     format::{self, RECORDS_START, RecordKind, SegmentHeader},
     map::STEP_BYTES,
     record::{NewRecord, Placing},
-    segment::{Segment, SharedSegment},
+    segment::{self, Segment, SharedSegment},
     tail::Tail,
 };
 use crate::{
@@ -324,7 +324,7 @@ impl Log {
     /// Makes a segment, in the table. It is to be flushed once it gets a record, and not before.
     pub(super) fn create_segment(&self, roll: &mut Roll, capacity: u64, ready: u64) -> Result<SharedSegment> {
         let base = roll.next_slot;
-        let slots = capacity.div_ceil(Address::SLOT_BYTES).max(1) as usize;
+        let slots = segment::slots_of(capacity);
         if base + slots > Address::SLOTS {
             return Err(Error::Full { directory: self.directory(), segments: base as u64 });
         }

@@ -65,6 +65,33 @@ impl Default for Dead {
 }
 
 impl Dead {
+    /// How many figures [`figures`](Self::figures) gives.
+    pub(crate) const FIGURES: usize = 7;
+
+    fn fields(&self) -> [&AtomicU64; Self::FIGURES] {
+        let Self { bytes, oldest, removals, last_removal, expiring, first_deadline, last_deadline, .. } = self;
+        [bytes, oldest, removals, last_removal, expiring, first_deadline, last_deadline]
+    }
+
+    /// What is known, for the next process.
+    pub(crate) fn figures(&self) -> [u64; Self::FIGURES] {
+        self.fields().map(|figure| figure.load(Ordering::Relaxed))
+    }
+
+    /// Goes on from what an earlier process knew.
+    pub(crate) fn restore(&self, figures: [u64; Self::FIGURES]) {
+        self.fields().into_iter().zip(figures).for_each(|(field, figure)| field.store(figure, Ordering::Relaxed));
+    }
+
+    /// Whether anything in it is dead.
+    pub(crate) fn is_there(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > 0
+    }
+
+    pub(crate) fn is_damaged(&self) -> bool {
+        self.is_damaged.load(Ordering::Relaxed)
+    }
+
     pub(crate) fn is_gone(&self) -> bool {
         // Acquire: whoever sees a segment gone sees who took its records.
         self.is_gone.load(Ordering::Acquire)
@@ -224,7 +251,7 @@ impl Log {
         mut visit: impl FnMut(&Found<'_>, Location) -> Result<()>,
     ) -> Result<bool> {
         let segment = self.segment_at(sealed.base)?;
-        let bytes = segment.quiet_bytes(Some(sealed.bytes))?;
+        let bytes = segment.quiet_bytes(RECORDS_START, sealed.bytes)?;
         for item in Scan::new(&self.keys, &bytes) {
             match item {
                 Item::Record(found) => visit(&found, location(segment, &found, false))?,

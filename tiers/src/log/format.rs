@@ -26,6 +26,7 @@ pub const SEQUENCE_COUNT_BITS: u32 = 22;
 
 const STORE_MAGIC: [u8; 8] = *b"thermocl";
 const SEGMENT_MAGIC: [u8; 8] = *b"thermseg";
+const SNAPSHOT_MAGIC: [u8; 8] = *b"thermidx";
 const FLUSHED_MASK: u64 = 0x7468_6572_6d6f_636c;
 const NAMESPACE_FACTOR: u32 = 0x9e37_79b1;
 
@@ -86,6 +87,11 @@ impl Keys {
     pub(crate) fn checksum(&self, namespace: u32, body: &[u8]) -> u32 {
         let sum = xxh3_64_with_secret(body, &self.checksum) as u32 ^ namespace.wrapping_mul(NAMESPACE_FACTOR);
         if sum == 0 { 1 } else { sum }
+    }
+
+    /// The checksum of a part of a snapshot.
+    pub(crate) fn sum(&self, bytes: &[u8]) -> u64 {
+        xxh3_64_with_secret(bytes, &self.checksum)
     }
 
     /// The length word of a record.
@@ -244,6 +250,38 @@ impl SegmentHeader {
     }
 }
 
+/// The head of a snapshot: whose it is, and where its directory stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SnapshotHead {
+    pub(crate) store: [u8; 16],
+    pub(crate) directory_at: u64,
+    pub(crate) directory_bytes: u64,
+    /// Of the directory.
+    pub(crate) sum: u64,
+}
+
+impl SnapshotHead {
+    pub(crate) const BYTES: usize = 64;
+
+    pub(crate) fn encode(&self) -> [u8; Self::BYTES] {
+        let mut block = sealed_block(SNAPSHOT_MAGIC);
+        block[16..32].copy_from_slice(&self.store);
+        for (at, word) in [(32, self.directory_at), (40, self.directory_bytes), (48, self.sum)] {
+            block[at..at + 8].copy_from_slice(&word.to_le_bytes());
+        }
+        seal(&mut block);
+        block
+    }
+
+    pub(crate) fn decode(block: &[u8; Self::BYTES]) -> Result<Self, BadBlock> {
+        check_block(block, SNAPSHOT_MAGIC)?;
+        let mut store = [0; 16];
+        store.copy_from_slice(&block[16..32]);
+        let [directory_at, directory_bytes, sum] = [32, 40, 48].map(|at| word_of(&block[at..at + 8]));
+        Ok(Self { store, directory_at, directory_bytes, sum })
+    }
+}
+
 /// The two words that say how far a segment was flushed.
 pub(crate) fn encode_flushed(flushed: u64) -> [u64; 2] {
     [flushed, flushed ^ FLUSHED_MASK]
@@ -273,6 +311,14 @@ impl Note {
         match self {
             Self::Doubt => b"doubtful",
             Self::Time => b"timeseen",
+        }
+    }
+
+    /// Where it stands in the file.
+    pub(crate) fn place(self) -> u64 {
+        match self {
+            Self::Doubt => 0,
+            Self::Time => 32,
         }
     }
 }
@@ -338,12 +384,14 @@ mod tests {
     fn a_flipped_bit_in_any_block_is_seen() {
         let identity = Identity { id: [7; 16], secret: [9; 16] };
         let segment = SegmentHeader { store: [7; 16], number: 5, capacity: 1 << 26 };
+        let snapshot = SnapshotHead { store: [7; 16], directory_at: 64, directory_bytes: 8, sum: 1 };
         for bit in 0..512 {
-            let (mut a, mut b) = (identity.encode(), segment.encode());
-            a[bit / 8] ^= 1 << (bit % 8);
-            b[bit / 8] ^= 1 << (bit % 8);
+            let (mut a, mut b, mut c) = (identity.encode(), segment.encode(), snapshot.encode());
+            [&mut a, &mut b, &mut c].into_iter().for_each(|block| block[bit / 8] ^= 1 << (bit % 8));
             assert!(Identity::decode(&a).is_err() && SegmentHeader::decode(&b).is_err(), "bit {bit}");
+            assert!(SnapshotHead::decode(&c).is_err(), "bit {bit}");
         }
+        assert_eq!(SnapshotHead::decode(&snapshot.encode()), Ok(snapshot));
         assert_eq!(Identity::decode(&identity.encode()), Ok(identity));
         assert_eq!(SegmentHeader::decode(&segment.encode()), Ok(segment));
     }

@@ -15,11 +15,12 @@ use std::{
 use crossbeam_utils::CachePadded;
 
 use super::{
-    DOUBT_AT, Flusher, Log, Note, Roll, Table, Tail,
+    Flusher, Log, Note, Roll, Table, Tail,
     format::{self, BadBlock, IDENTITY_BYTES, IDENTITY_COPY, Identity, Keys, RECORDS_START},
-    medium::{Lock, Medium},
+    medium::{File, Lock, Medium},
     scan::{Found, Item, Scan},
     segment::{self, Segment, SharedSegment},
+    snapshot::{self, Snapshot},
 };
 use crate::{
     Error, Result,
@@ -92,20 +93,28 @@ impl Log {
         let notes = medium.open(LOCK, !options.read_only).map_err(Error::io("open", path_of(&*medium, LOCK), 0))?;
         let mut numbers: Vec<_> = names.iter().filter_map(|name| segment::number_of(name)).collect();
         numbers.sort_unstable();
-        let found = open_segments(&medium, &identity, &numbers, &options)?;
-        let next_slot = found.last().map_or(0, |segment| segment.base + segment.slots());
-        let next_number = match numbers.last() {
-            None => 1,
-            Some(last) => last.checked_add(1).ok_or_else(|| Error::Corrupt {
-                file: path_of(&*medium, &segment::name_of(*last)),
-                offset: 0,
-                what: "no segment can have a higher number".to_owned(),
-            })?,
-        };
+        let keys = Keys::new(identity.secret);
+        let mut found = open_segments(&medium, &identity, &numbers, &options)?;
+        let doubt = read_note(&*medium, &*notes, Note::Doubt)?;
+        let snapshot = Snapshot::open(&*medium, identity.id, &keys);
+        let snapshot = snapshot.filter(|snapshot| doubt.is_none() && snapshot.fits(&found));
+        if snapshot.is_none() && !options.read_only {
+            // Before anything changes that it could fit by chance.
+            snapshot::remove(&*medium, &names)?;
+        }
+        let next_slot = give_slots(&mut found, snapshot.as_ref(), &*medium)?;
+        let last = numbers.last().copied().unwrap_or(0);
+        let next_number = last.checked_add(1).ok_or_else(|| Error::Corrupt {
+            file: path_of(&*medium, &segment::name_of(last)),
+            offset: 0,
+            what: "no segment can have a higher number".to_owned(),
+        })?;
+        let next_number = snapshot.as_ref().map_or(next_number, |snapshot| next_number.max(snapshot.next_number));
+        let found: Vec<_> = found.into_iter().map(SharedSegment::new).collect();
         let table = Table::new();
         found.iter().for_each(|segment| table.set(segment));
         Ok(Self {
-            keys: Keys::new(identity.secret),
+            keys,
             identity,
             options,
             tail: CachePadded::new(AtomicU64::new(Tail::NOWHERE.0)),
@@ -119,9 +128,11 @@ impl Log {
             reads_by_calls: !medium.is_mapped(),
             walks: Mutex::default(),
             oldest_lingering: AtomicU64::new(u64::MAX),
+            is_damaged: AtomicBool::new(false),
             has_spare: AtomicBool::new(false),
             notes,
             found,
+            snapshot,
             medium,
             _lock: lock,
         })
@@ -132,8 +143,8 @@ impl Log {
         self.found.len()
     }
 
-    /// Calls `visit` with every record of the segment `index` and where it is, in the order of the file. May run for
-    /// several segments at once, before [`start`](Self::start).
+    /// Calls `visit` with every record of the segment `index` that no snapshot covers and where it is, in the order of the file.
+    /// May run for several segments at once, before [`start`](Self::start).
     ///
     /// A damaged record in what was flushed once is visited with an unverified location: its key is
     /// probably right, and reading it says [`Error::Corrupt`].
@@ -142,8 +153,15 @@ impl Log {
     /// [`Error::Io`], and what `visit` returns.
     pub fn scan(&self, index: usize, mut visit: impl FnMut(&Found<'_>, Location) -> Result<()>) -> Result<Scanned> {
         let segment = &self.found[index];
-        let bytes = segment.quiet_bytes(None)?;
-        let scanned = self.scan_bytes(segment, &bytes, segment.flushed, |found, at| {
+        let start = match self.snapshot.as_ref().and_then(|snapshot| snapshot.covered(segment.number)) {
+            Some(covered) => {
+                covered.restore(segment);
+                covered.bytes
+            }
+            None => RECORDS_START,
+        };
+        let bytes = segment.quiet_bytes(start, segment.found_bytes)?;
+        let scanned = self.scan_bytes(segment, (start, &bytes), segment.flushed, |found, at| {
             if found.header.deadline_ms != 0 {
                 segment.dead.note_deadline(found.bytes, found.header.deadline_ms);
             }
@@ -154,19 +172,20 @@ impl Log {
         })?;
         if !scanned.damaged.is_empty() {
             segment.dead.set_damaged();
+            self.is_damaged.store(true, Ordering::Relaxed);
         }
         Ok(scanned)
     }
 
-    fn scan_bytes(
+    pub(super) fn scan_bytes(
         &self,
         segment: &Segment,
-        bytes: &[u8],
+        (start, bytes): (u64, &[u8]),
         damaged_below: u64,
         mut visit: impl FnMut(&Found<'_>, Location) -> Result<()>,
     ) -> Result<Scanned> {
         let (mut scanned, flushed) = (Scanned::default(), segment.flushed);
-        let mut scan = Scan::new(&self.keys, bytes);
+        let mut scan = Scan::starting_at(&self.keys, start, bytes);
         for item in scan.by_ref() {
             match item {
                 Item::Record(found) => {
@@ -202,7 +221,7 @@ impl Log {
     ///
     /// # Errors
     /// [`Error::Io`]; the files are then as good as before, and can be opened again.
-    pub fn start(&mut self, scanned: &[Scanned]) -> Result<()> {
+    pub fn start(&self, scanned: &[Scanned]) -> Result<()> {
         if self.options.read_only {
             return Ok(());
         }
@@ -252,14 +271,15 @@ impl Log {
 
     /// Writes again what a failed flush may have lost (see `DESIGN.md`, *Doubt*).
     fn settle_doubt(&self) -> Result<()> {
-        let Some(first) = self.read_note(Note::Doubt, DOUBT_AT)? else { return Ok(()) };
+        let Some(first) = self.read_note(Note::Doubt)? else { return Ok(()) };
         for segment in self.found.iter().filter(|segment| segment.number >= first) {
             segment.rewrite()?;
             segment.flush()?;
         }
         self.medium.flush_directory().map_err(Error::io("flush", self.directory(), 0))?;
-        let io = Error::io("clear", path_of(&*self.medium, LOCK), DOUBT_AT);
-        self.notes.write_at(DOUBT_AT, &[0; format::NOTE_BYTES]).map_err(io)
+        let at = Note::Doubt.place();
+        let io = Error::io("clear", path_of(&*self.medium, LOCK), at);
+        self.notes.write_at(at, &[0; format::NOTE_BYTES]).map_err(io)
     }
 
     /// Calls `visit` with every record that is in the log now, in no order of sequences. The caller has made sure
@@ -277,7 +297,7 @@ impl Log {
             // While the store is open nothing is torn: a committed record that does not check out is damage.
             // But who only reads has repaired nothing.
             let damaged_below = if self.options.read_only { segment.flushed } else { u64::MAX };
-            let scanned = self.scan_bytes(segment, &bytes, damaged_below, &mut visit)?;
+            let scanned = self.scan_bytes(segment, (RECORDS_START, &bytes), damaged_below, &mut visit)?;
             all.push((segment.path().to_owned(), scanned));
         }
         Ok(all)
@@ -286,24 +306,30 @@ impl Log {
     fn quiet_segments(&self, quiet: QuietEnd) -> Result<Vec<Quiet<'_>>> {
         let mut all = Vec::new();
         for segment in self.segments() {
-            let end = match quiet.spare {
-                Some((number, offset)) if number == segment.number => offset,
-                _ if segment.base == quiet.tail.base() && quiet.tail.is_somewhere() => {
-                    quiet.tail.offset().min(segment.capacity)
-                }
-                _ if segment.base >= quiet.next_slot => continue,
-                _ => segment.file_bytes()?,
-            };
-            all.push((segment, segment.quiet_bytes(Some(end))?));
+            if let Some(end) = self.quiet_end(segment, quiet)? {
+                all.push((segment, segment.quiet_bytes(RECORDS_START, end)?));
+            }
         }
         Ok(all)
+    }
+
+    /// Where the quiet part of a segment ends; `None` if it came later.
+    pub(super) fn quiet_end(&self, segment: &Segment, quiet: QuietEnd) -> Result<Option<u64>> {
+        Ok(match quiet.spare {
+            Some((number, offset)) if number == segment.number => Some(offset),
+            _ if segment.base == quiet.tail.base() && quiet.tail.is_somewhere() => {
+                Some(quiet.tail.offset().min(segment.capacity))
+            }
+            _ if segment.base >= quiet.next_slot => None,
+            _ => Some(segment.file_bytes()?),
+        })
     }
 
     /// Where the log ends now: up to here it is quiet once all writers that are active now have finished.
     pub fn end(&self) -> QuietEnd {
         let roll = self.lock_roll();
         let spare = roll.spare.as_ref().map(|(segment, offset)| (segment.number, *offset));
-        QuietEnd { tail: self.tail(), next_slot: roll.next_slot, spare }
+        QuietEnd { tail: self.tail(), next_slot: roll.next_slot, next_number: roll.next_number, spare }
     }
 
     /// Writes a store with the records up to `sequence` that are in the quiet part of the log to `target`, which is empty.
@@ -342,8 +368,16 @@ type Quiet<'a> = (&'a SharedSegment, Cow<'a, [u8]>);
 pub struct QuietEnd {
     tail: Tail,
     next_slot: usize,
+    next_number: u64,
     /// The number of the segment that is ready and unused, and where its records go on.
     spare: Option<(u64, u64)>,
+}
+
+impl QuietEnd {
+    /// The slot and the number of the next segment.
+    pub(super) fn next(self) -> (usize, u64) {
+        (self.next_slot, self.next_number)
+    }
 }
 
 pub(super) fn location(segment: &Segment, found: &Found<'_>, unverified: bool) -> Location {
@@ -445,17 +479,38 @@ fn open_segments(
     identity: &Identity,
     numbers: &[u64],
     options: &Options,
-) -> Result<Vec<SharedSegment>> {
-    let mut found: Vec<SharedSegment> = Vec::with_capacity(numbers.len());
-    for number in numbers {
-        let base = found.last().map_or(0, |segment| segment.base + segment.slots());
-        let is_last = Some(number) == numbers.last();
-        let writable = !options.read_only;
-        let segment = Segment::open(medium, identity.id, *number, base, writable, writable && is_last)?;
-        if base + segment.slots() > Address::SLOTS {
-            return Err(Error::Full { directory: medium.directory(), segments: base as u64 });
+) -> Result<Vec<Segment>> {
+    let writable = !options.read_only;
+    let open = |number: &u64| {
+        let appends = writable && Some(number) == numbers.last();
+        Segment::open(medium, identity.id, *number, writable, appends)
+    };
+    numbers.iter().map(open).collect()
+}
+
+/// Gives each segment its place among the segment slots, the one that the words of a snapshot name; returns the next free slot.
+fn give_slots(segments: &mut [Segment], snapshot: Option<&Snapshot>, medium: &dyn Medium) -> Result<usize> {
+    let mut next_slot = snapshot.map_or(0, |snapshot| snapshot.next_slot);
+    for segment in segments {
+        segment.base = match snapshot.and_then(|snapshot| snapshot.covered(segment.number)) {
+            Some(covered) => covered.base,
+            None => next_slot,
+        };
+        next_slot = next_slot.max(segment.base + segment.slots());
+        if next_slot > Address::SLOTS {
+            return Err(Error::Full { directory: medium.directory(), segments: segment.base as u64 });
         }
-        found.push(Arc::new(segment));
     }
-    Ok(found)
+    Ok(next_slot)
+}
+
+/// What the last process says to this one.
+pub(super) fn read_note(medium: &dyn Medium, notes: &dyn File, note: Note) -> Result<Option<u64>> {
+    let io = |action| Error::io(action, path_of(medium, LOCK), note.place());
+    let mut bytes = [0; format::NOTE_BYTES];
+    if notes.bytes().map_err(io("measure"))? < note.place() + bytes.len() as u64 {
+        return Ok(None);
+    }
+    notes.read_at(note.place(), &mut bytes).map_err(io("read"))?;
+    Ok(format::decode_note(note, &bytes))
 }

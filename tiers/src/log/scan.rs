@@ -38,10 +38,12 @@ pub enum Item<'a> {
     },
 }
 
-/// A walk over `bytes`, which start behind the header of a segment, at offset 128.
+/// A walk over a part of a segment.
 pub struct Scan<'a> {
     keys: &'a Keys,
     bytes: &'a [u8],
+    /// Where the part starts, from the segment's start.
+    start: u64,
     at: usize,
     /// Behind the last record, void or gap.
     end: usize,
@@ -62,12 +64,17 @@ enum Whole<'a> {
 impl<'a> Scan<'a> {
     /// Walks over `bytes`, the part of a segment that starts with its first record.
     pub fn new(keys: &'a Keys, bytes: &'a [u8]) -> Self {
-        Self { keys, bytes, at: 0, end: 0, patience: PATIENCE * bytes.len() }
+        Self::starting_at(keys, RECORDS_START, bytes)
+    }
+
+    /// Walks over `bytes`, the part of a segment that starts at `start`, where a record ended.
+    pub(crate) fn starting_at(keys: &'a Keys, start: u64, bytes: &'a [u8]) -> Self {
+        Self { keys, bytes, start, at: 0, end: 0, patience: PATIENCE * bytes.len() }
     }
 
     /// Where the next record can go, from the segment's start: behind everything found so far.
     pub fn end(&self) -> u64 {
-        RECORDS_START + self.end as u64
+        self.start + self.end as u64
     }
 
     /// The lengths that a record at `at` states, if they carry the mark and fit.
@@ -98,7 +105,7 @@ impl<'a> Scan<'a> {
         let rest = self.bytes.get(at..)?;
         let value_at = (HEADER_BYTES + key) as usize;
         Some(Found {
-            offset: RECORDS_START + at as u64,
+            offset: self.start + at as u64,
             bytes: padded as u64,
             header,
             namespace: (format::word_at(rest, 0)? >> 32) as u32,
@@ -169,7 +176,7 @@ impl<'a> Iterator for Scan<'a> {
                 None => {
                     self.skip_zeros(from)?;
                     let to = self.gap_end(from);
-                    let gap = Item::Gap { offset: RECORDS_START + from as u64, bytes: (to - from) as u64 };
+                    let gap = Item::Gap { offset: self.start + from as u64, bytes: (to - from) as u64 };
                     (Some(self.damaged(from, to).map_or(gap, Item::Damaged)), to)
                 }
             };

@@ -63,6 +63,11 @@ pub(crate) fn number_of(name: &str) -> Option<u64> {
     (digits.len() == 16 && lower).then(|| u64::from_str_radix(digits, 16).ok())?
 }
 
+/// How many segment slots a segment of `capacity` bytes takes.
+pub(crate) fn slots_of(capacity: u64) -> usize {
+    capacity.div_ceil(Address::SLOT_BYTES).max(1) as usize
+}
+
 impl Segment {
     /// Makes a new segment, its blocks reserved and its first `ready` bytes ready.
     pub(crate) fn create(medium: Arc<dyn Medium>, header: SegmentHeader, base: usize, ready: u64) -> Result<Self> {
@@ -107,12 +112,12 @@ impl Segment {
         Ok(segment)
     }
 
-    /// Opens the segment `number`; `append` maps it up to its capacity so that it can go on.
+    /// Opens the segment `number`; `append` maps it up to its capacity so that it can go on. Its place among the segment slots
+    /// is for the caller to say.
     pub(crate) fn open(
         medium: &Arc<dyn Medium>,
         store: [u8; 16],
         number: u64,
-        base: usize,
         writable: bool,
         append: bool,
     ) -> Result<Self> {
@@ -147,7 +152,7 @@ impl Segment {
         let segment = Self {
             number,
             capacity,
-            base,
+            base: 0,
             file,
             map,
             ready: AtomicU64::new(0),
@@ -198,7 +203,7 @@ impl Segment {
 
     /// How many segment slots it takes.
     pub(crate) fn slots(&self) -> usize {
-        self.capacity.div_ceil(Address::SLOT_BYTES).max(1) as usize
+        slots_of(self.capacity)
     }
 
     /// Whether its records are read through a map.
@@ -471,19 +476,18 @@ impl Segment {
         Error::Corrupt { file: self.path.clone(), offset, what }
     }
 
-    /// The bytes from the first record up to `end`, or to the end of the file. No writer may be active there.
-    pub(crate) fn quiet_bytes(&self, end: Option<u64>) -> Result<Cow<'_, [u8]>> {
-        let bytes = end.unwrap_or(self.found_bytes);
-        let bytes = bytes.min(self.file_bytes()?).saturating_sub(RECORDS_START);
+    /// The bytes from `start` up to `end`, or to the end of the file. No writer may be active there.
+    pub(crate) fn quiet_bytes(&self, start: u64, end: u64) -> Result<Cow<'_, [u8]>> {
+        let bytes = end.min(self.file_bytes()?).saturating_sub(start);
         if bytes == 0 {
             return Ok(Cow::Borrowed(&[]));
         }
         if let Some(map) = &self.map {
-            let bytes = bytes.min(map.bytes().saturating_sub(RECORDS_START));
-            return Ok(map.quiet(RECORDS_START, bytes).unwrap_or_default().into());
+            let bytes = bytes.min(map.bytes().saturating_sub(start));
+            return Ok(map.quiet(start, bytes).unwrap_or_default().into());
         }
         let mut buffer = vec![0; bytes as usize];
-        self.file.read_at(RECORDS_START, &mut buffer).map_err(Error::io("read", &self.path, RECORDS_START))?;
+        self.file.read_at(start, &mut buffer).map_err(Error::io("read", &self.path, start))?;
         Ok(buffer.into())
     }
 

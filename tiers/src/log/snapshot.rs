@@ -1,0 +1,380 @@
+//! The snapshot: the index as a file, so that opening needs not read the whole log.
+//!
+//! Holds the file's format (`DESIGN.md`, *Snapshot*): pages of words, and how far each segment is covered by them. Never knows
+//! what a page is for. Nothing here is believed over the log: the directory is held against its checksum and against the
+//! segments when the log is opened, each page when it is asked for, each record when it is read.
+
+use std::io;
+
+use super::{
+    Log,
+    compact::Dead,
+    format::{Keys, RECORDS_START, SnapshotHead},
+    medium::{File, Medium},
+    open::QuietEnd,
+    scan::Found,
+    segment::{self, Segment},
+};
+use crate::{
+    Error, Result,
+    slot::{Address, Location, Word},
+};
+
+const NAME: &str = "index";
+const UNFINISHED: &str = "index.new";
+/// Where the pages start.
+const PAGES_START: u64 = SnapshotHead::BYTES as u64;
+/// So much is written at once.
+const WRITE_BYTES: usize = 1 << 20;
+/// What a page takes for each word: the word itself and its history.
+const WORD_BYTES: usize = 8 + 2;
+/// Words in front of the lists of the directory.
+const COUNTS: usize = 9;
+/// Words that the directory has for a segment and for a page.
+const SEGMENT_WORDS: usize = 4 + Dead::FIGURES;
+const PAGE_WORDS: usize = 2;
+/// Of a page's first word: the bits of its place, in front of which stands how many words it has.
+const PLACE_BITS: u32 = 48;
+/// Segment slots that a snapshot may keep in use: without one they are given out anew.
+const SLOTS_MAX: usize = Address::SLOTS / 2;
+
+/// What a store counts, beside what the words say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// The highest sequence.
+    pub last_sequence: u64,
+    /// Keys that have a value.
+    pub keys: u64,
+    /// Bytes of their records.
+    pub live_bytes: u64,
+    /// Whether any record may have a deadline.
+    pub has_deadlines: bool,
+}
+
+/// How far a segment is covered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Covered {
+    pub(super) number: u64,
+    pub(super) base: usize,
+    capacity: u64,
+    /// Every record below is in the words.
+    pub(super) bytes: u64,
+    dead: [u64; Dead::FIGURES],
+}
+
+/// A snapshot that was found at open.
+#[derive(Debug)]
+pub(super) struct Snapshot {
+    file: Box<dyn File>,
+    pub(super) figures: Figures,
+    pub(super) next_slot: usize,
+    pub(super) next_number: u64,
+    shards: Vec<u64>,
+    segments: Vec<Covered>,
+    /// Where each page stands, and its checksum.
+    pages: Vec<[u64; PAGE_WORDS]>,
+}
+
+/// A snapshot that is being written.
+#[derive(Debug)]
+pub struct NewSnapshot<'a> {
+    log: &'a Log,
+    file: Box<dyn File>,
+    buffer: Vec<u8>,
+    /// Bytes in front of the buffer.
+    written: u64,
+    pages: Vec<[u64; PAGE_WORDS]>,
+}
+
+/// Removes the snapshot, if there is one, for good.
+pub(super) fn remove(medium: &dyn Medium, names: &[String]) -> Result<()> {
+    if !names.iter().any(|name| name == NAME) {
+        return Ok(());
+    }
+    let removed = medium.remove(NAME).and_then(|()| medium.flush_directory());
+    removed.map_err(Error::io("remove", format!("{}/{NAME}", medium.directory()), 0))
+}
+
+impl Snapshot {
+    /// The snapshot in `medium`, or `None` if there is none that is whole and this store's.
+    pub(super) fn open(medium: &dyn Medium, store: [u8; 16], keys: &Keys) -> Option<Self> {
+        let file = medium.open(NAME, false).ok()?;
+        let bytes = file.bytes().ok()?;
+        let mut head = [0; SnapshotHead::BYTES];
+        file.read_at(0, &mut head).ok()?;
+        let head = SnapshotHead::decode(&head).ok().filter(|head| head.store == store)?;
+        let is_inside = head.directory_at <= bytes && head.directory_bytes == bytes - head.directory_at;
+        let mut directory = vec![0; usize::try_from(head.directory_bytes).ok().filter(|_| is_inside)?];
+        file.read_at(head.directory_at, &mut directory).ok()?;
+        (keys.sum(&directory) == head.sum).then(|| Self::decode(file, &directory, head.directory_at)).flatten()
+    }
+
+    fn decode(file: Box<dyn File>, directory: &[u8], pages_end: u64) -> Option<Self> {
+        let words = directory.chunks_exact(8).map(|word| u64::from_le_bytes(*word.first_chunk().unwrap_or(&[0; 8])));
+        let words: Vec<u64> = words.collect();
+        let (counts, lists) = words.split_first_chunk::<COUNTS>()?;
+        let [last_sequence, keys, live_bytes, has_deadlines, next_slot, next_number, shards, segments, pages] = *counts;
+        let figures = Figures { last_sequence, keys, live_bytes, has_deadlines: has_deadlines != 0 };
+        let list = |words: u64, count: u64| usize::try_from(count.checked_mul(words)?).ok();
+        let (shards, lists) = lists.split_at_checked(list(1, shards)?)?;
+        let (segments, lists) = lists.split_at_checked(list(SEGMENT_WORDS as u64, segments)?)?;
+        let (pages, rest) = lists.split_at_checked(list(PAGE_WORDS as u64, pages)?)?;
+        let segments: Option<Vec<_>> = segments.as_chunks::<SEGMENT_WORDS>().0.iter().map(Covered::decode).collect();
+        let snapshot = Self {
+            file,
+            figures,
+            next_slot: usize::try_from(next_slot).ok()?,
+            next_number,
+            shards: shards.to_vec(),
+            segments: segments?,
+            pages: pages.as_chunks::<PAGE_WORDS>().0.to_vec(),
+        };
+        (rest.is_empty() && snapshot.is_possible(pages_end)).then_some(snapshot)
+    }
+
+    /// Whether segments stand apart, in order, and pages inside the file.
+    fn is_possible(&self, pages_end: u64) -> bool {
+        let mut slot = 0;
+        let is_apart = |segment: &Covered| {
+            let is_behind = segment.base >= slot && segment.base <= SLOTS_MAX;
+            slot = segment.base + segment::slots_of(segment.capacity);
+            is_behind && segment.capacity <= 1 << 40
+        };
+        let is_inside = |page: &[u64; PAGE_WORDS]| {
+            let (place, count) = place_of(page);
+            place >= PAGES_START && place.checked_add((count * WORD_BYTES) as u64).is_some_and(|end| end <= pages_end)
+        };
+        self.segments.iter().all(is_apart)
+            && slot <= self.next_slot
+            && self.next_slot <= SLOTS_MAX
+            && self.segments.is_sorted_by(|a, b| a.number < b.number)
+            && self.segments.last().is_none_or(|last| last.number < self.next_number)
+            && self.pages.iter().all(is_inside)
+    }
+
+    /// What it says of a segment.
+    pub(super) fn covered(&self, number: u64) -> Option<&Covered> {
+        self.segments.binary_search_by_key(&number, |covered| covered.number).ok().map(|at| &self.segments[at])
+    }
+
+    /// Whether it can be of the log with these segments: those that it covers are as long as that at least, or gone.
+    pub(super) fn fits(&self, segments: &[Segment]) -> bool {
+        segments.iter().all(|segment| match self.covered(segment.number) {
+            Some(covered) => {
+                segment.header_damage.is_none()
+                    && segment.capacity == covered.capacity
+                    && segment.found_bytes >= covered.bytes.max(segment.flushed)
+            }
+            None => segment.number >= self.next_number,
+        })
+    }
+
+    /// The words of page `number` and what is remembered of their keys, or `None` if they are not what was written.
+    fn page(&self, number: usize, keys: &Keys) -> io::Result<Option<Vec<(Word, u16)>>> {
+        let Some(page) = self.pages.get(number) else { return Ok(None) };
+        let (place, count) = place_of(page);
+        let mut bytes = vec![0; count * WORD_BYTES];
+        match self.file.read_at(place, &mut bytes) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+            other => other?,
+        }
+        if keys.sum(&bytes) != page[1] {
+            return Ok(None);
+        }
+        let (words, histories) = bytes.split_at(count * 8);
+        let words = words.as_chunks().0.iter().map(|word| Word::from_bits(u64::from_le_bytes(*word)));
+        let histories = histories.as_chunks().0.iter().map(|history| u16::from_le_bytes(*history));
+        Ok(words.zip(histories).map(|(word, history)| Some((word?, history))).collect())
+    }
+}
+
+/// Where a page stands in the file, and how many words it has.
+fn place_of(page: &[u64; PAGE_WORDS]) -> (u64, usize) {
+    (page[0] & ((1 << PLACE_BITS) - 1), (page[0] >> PLACE_BITS) as usize)
+}
+
+impl Covered {
+    fn decode(words: &[u64; SEGMENT_WORDS]) -> Option<Self> {
+        let (&[number, base, capacity, bytes], dead) = words.split_first_chunk()?;
+        let base = usize::try_from(base).ok()?;
+        (bytes >= RECORDS_START && bytes <= capacity && bytes.is_multiple_of(8)).then_some(())?;
+        Some(Self { number, base, capacity, bytes, dead: *dead.first_chunk()? })
+    }
+
+    /// Hands on what is known of the segment.
+    pub(super) fn restore(&self, segment: &Segment) {
+        segment.dead.restore(self.dead);
+    }
+}
+
+impl Log {
+    /// The words that a snapshot has for the state of the index's shards and what it counts, if one was found that fits the log.
+    pub fn snapshot(&self) -> Option<(&[u64], Figures)> {
+        self.snapshot.as_ref().map(|snapshot| (&snapshot.shards[..], snapshot.figures))
+    }
+
+    /// How many pages the snapshot has.
+    pub fn snapshot_pages(&self) -> usize {
+        self.snapshot.as_ref().map_or(0, |snapshot| snapshot.pages.len())
+    }
+
+    /// How many words page `number` of the snapshot has.
+    pub fn snapshot_words(&self, number: usize) -> usize {
+        self.snapshot.as_ref().and_then(|snapshot| snapshot.pages.get(number)).map_or(0, |page| place_of(page).1)
+    }
+
+    /// The words of page `number` of the snapshot and what is remembered of their keys, or `None` if they are not what was
+    /// written. What stood in segments that have gone since is left out; the others are unverified.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn snapshot_page(&self, number: usize) -> Result<Option<Vec<(Word, u16)>>> {
+        let Some(snapshot) = &self.snapshot else { return Ok(None) };
+        let words = snapshot.page(number, &self.keys).map_err(Error::io("read", self.path_of_snapshot(), 0))?;
+        let is_there = |(word, history): (Word, u16)| {
+            let at = word.location()?;
+            let segment = self.table.get(at.address().slot()).filter(|segment| !segment.dead.is_gone());
+            let at = if at.is_nothing() { at } else { segment.map(|_| at.as_unverified())? };
+            Some((word.with_location(at), history))
+        };
+        Ok(words.map(|words| words.into_iter().filter_map(is_there).collect()))
+    }
+
+    /// Calls `visit` with every record that the snapshot covers, whatever its pages say; a damaged one has an unverified location.
+    /// The caller holds a guard.
+    ///
+    /// # Errors
+    /// [`Error::Io`], and what `visit` returns.
+    pub fn visit_covered(&self, mut visit: impl FnMut(&Found<'_>, Location) -> Result<()>) -> Result<()> {
+        for segment in self.segments() {
+            let covered = self.snapshot.as_ref().and_then(|snapshot| snapshot.covered(segment.number));
+            let Some(covered) = covered else { continue };
+            if let Some(bytes) = segment.unless_gone(segment.quiet_bytes(RECORDS_START, covered.bytes))? {
+                self.scan_bytes(segment, (RECORDS_START, &bytes), u64::MAX, &mut visit)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn path_of_snapshot(&self) -> String {
+        format!("{}/{NAME}", self.directory())
+    }
+
+    /// Bytes of records that would have to be read to open the store now: what no snapshot covers. No writer may be active.
+    ///
+    /// # Errors
+    /// [`Error::Io`] when a file cannot be measured.
+    pub fn uncovered_bytes(&self) -> Result<u64> {
+        let before = |number| self.snapshot.as_ref().and_then(|snapshot| snapshot.covered(number));
+        let bytes =
+            |now: Covered| now.bytes - before(now.number).map_or(RECORDS_START, |before| before.bytes.min(now.bytes));
+        Ok(self.covered_by(self.end())?.into_iter().map(bytes).sum())
+    }
+
+    /// Begins a snapshot.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn begin_snapshot(&self) -> Result<NewSnapshot<'_>> {
+        // Left behind by an attempt that failed.
+        let _ = self.medium.remove(UNFINISHED);
+        let file = self.medium.create(UNFINISHED).map_err(Error::io("create", self.path_of_snapshot(), 0))?;
+        Ok(NewSnapshot { log: self, file, buffer: vec![0; PAGES_START as usize], written: 0, pages: Vec::new() })
+    }
+}
+
+impl NewSnapshot<'_> {
+    /// Adds a page: its words, and what is remembered of their keys.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn add_page(&mut self, words: &[(Word, u16)]) -> Result<()> {
+        let start = self.buffer.len();
+        words.iter().for_each(|(word, _)| self.buffer.extend(word.to_bits().to_le_bytes()));
+        words.iter().for_each(|(_, history)| self.buffer.extend(history.to_le_bytes()));
+        let sum = self.log.keys.sum(&self.buffer[start..]);
+        let place = self.written + start as u64;
+        self.pages.push([place | (words.len() as u64) << PLACE_BITS, sum]);
+        if self.buffer.len() >= WRITE_BYTES { self.write() } else { Ok(()) }
+    }
+
+    fn write(&mut self) -> Result<()> {
+        let io = Error::io("write", self.log.path_of_snapshot(), self.written);
+        self.file.write_at(self.written, &self.buffer).map_err(io)?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
+        Ok(())
+    }
+
+    /// Ends it and puts it in the place of the one before. `covered` is where the log ended before the first page was
+    /// looked at; every record below it was in the index then, and is durable now. `shards` is the state of the index's shards.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: the one before stays.
+    pub fn finish(mut self, figures: Figures, shards: &[u64], covered: QuietEnd) -> Result<()> {
+        let log = self.log;
+        let segments = log.covered_by(covered)?;
+        let Figures { last_sequence, keys, live_bytes, has_deadlines } = figures;
+        let (next_slot, next_number) = covered.next();
+        let lists = [shards.len(), segments.len(), self.pages.len()].map(|count| count as u64);
+        let counts = [last_sequence, keys, live_bytes, has_deadlines.into(), next_slot as u64, next_number];
+        let segment_words = segments.iter().flat_map(|segment| {
+            let Covered { number, base, capacity, bytes, dead } = *segment;
+            [number, base as u64, capacity, bytes].into_iter().chain(dead)
+        });
+        let words = counts.into_iter().chain(lists).chain(shards.iter().copied());
+        let words = words.chain(segment_words).chain(self.pages.iter().copied().flatten());
+        let directory: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
+        let directory_at = self.written + self.buffer.len() as u64;
+        self.buffer.extend(&directory);
+        self.write()?;
+        let head = SnapshotHead {
+            store: log.identity.id,
+            directory_at,
+            directory_bytes: directory.len() as u64,
+            sum: log.keys.sum(&directory),
+        };
+        let put = || -> io::Result<()> {
+            self.file.write_at(0, &head.encode())?;
+            self.file.flush()?;
+            log.medium.rename(UNFINISHED, NAME)?;
+            log.medium.flush_directory()
+        };
+        put().map_err(Error::io("write", log.path_of_snapshot(), 0))
+    }
+}
+
+impl Drop for NewSnapshot<'_> {
+    fn drop(&mut self) {
+        // Nothing is there any more if it was finished.
+        let _ = self.log.medium.remove(UNFINISHED);
+    }
+}
+
+impl Log {
+    /// How far the segments that are there now are covered by what was below `end`.
+    fn covered_by(&self, end: QuietEnd) -> Result<Vec<Covered>> {
+        let mut all = Vec::new();
+        for segment in self.segments() {
+            let Some(bytes) = self.quiet_end(segment, end)? else { continue };
+            let bytes = bytes.clamp(RECORDS_START, segment.capacity);
+            let (number, base, capacity) = (segment.number, segment.base, segment.capacity);
+            all.push(Covered { number, base, capacity, bytes, dead: segment.dead.figures() });
+        }
+        Ok(all)
+    }
+
+    /// Whether the index can be written as it is: nothing in the log is damaged, and there are segment slots left for the next process.
+    pub fn can_be_covered(&self) -> bool {
+        let is_whole = |segment: &Segment| segment.header_damage.is_none() && !segment.dead.is_damaged();
+        let next_slot = self.lock_roll().next_slot;
+        self.failure().is_none()
+            && next_slot <= SLOTS_MAX
+            && self.segments().into_iter().all(|segment| is_whole(segment))
+    }
+
+    /// Whether anything that was found at open is dead.
+    pub fn has_dead(&self) -> bool {
+        self.segments().into_iter().any(|segment| segment.dead.is_there())
+    }
+}
