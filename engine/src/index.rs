@@ -219,7 +219,8 @@ struct Shard {
 #[derive(Debug)]
 pub(crate) struct Index {
     shards: [CachePadded<Shard>; SHARDS],
-    /// Page `p` of level `l` of shard `s` is node `(2^l + p) * SHARDS + s`: its run, or 0 once it was split.
+    /// Page `p` of level `l` of shard `s` is node `(2^l + p) * SHARDS + s`: its run; [`pool::SPLIT`] once it was
+    /// split; 0 if it is stored and nobody has asked for it.
     nodes: Reserved<AtomicU64>,
     gates: Reserved<AtomicU32>,
     pool: Pool,

@@ -22,8 +22,8 @@ use crate::{
     index::{Index, Layout, Records, Source},
 };
 
-/// So many keys are looked for at once in the log, when pages cannot be believed.
-const SALVAGED_KEYS_MAX: usize = 1 << 18;
+/// So many pages are read at once from the log, when one cannot be believed: some 100 000 keys.
+const SALVAGED_PAGES: usize = 1 << 10;
 
 /// The index of the last process, and what it counted, if it left one that fits the log.
 pub(crate) fn take_over(log: &Arc<Log>) -> Result<Option<(Index, Figures)>> {
@@ -63,15 +63,10 @@ impl FromSnapshot {
         if let Some(words) = salvaged.get(&number) {
             return Ok(words.clone());
         }
-        let mut keys = 0;
-        let are_few = |page: &usize| {
-            keys += self.log.snapshot_words(*page);
-            *page == number || keys <= SALVAGED_KEYS_MAX
-        };
-        let pages: Vec<_> = (number..self.log.snapshot_pages()).take_while(are_few).collect();
-        let end = number + pages.len();
-        *salvaged = pages.into_iter().map(|page| (page, Vec::new())).collect();
-        for (hash, newest) in self.newest_of(|hash| (number..end).contains(&layout.number_of(hash)))? {
+        let pages = number..(number + SALVAGED_PAGES).min(self.log.snapshot_pages());
+        *salvaged = pages.clone().map(|page| (page, Vec::new())).collect();
+        let newest = self.newest_of(|hash| pages.contains(&layout.number_of(hash)));
+        for (hash, newest) in newest.inspect_err(|_| salvaged.clear())? {
             let word = Word::of(layout.tag_of(hash), newest.at);
             salvaged.entry(layout.number_of(hash)).or_default().push((word, 0));
         }
@@ -151,7 +146,7 @@ impl Core {
 
     fn write_index(&self) -> Result<()> {
         let covered = self.log.end();
-        let mut snapshot = self.log.begin_snapshot()?;
+        let mut snapshot = self.log.begin_snapshot(self.clock.last())?;
         let shards = self.index.save(|words| match self.words_to_keep(words) {
             Some(words) => snapshot.add_page(&words).map(|()| true),
             None => Ok(false),

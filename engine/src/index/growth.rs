@@ -8,7 +8,7 @@ use thermocline_tiers::{Error, Kind, Location, Result, Slot, Tag, Word, slot::Bu
 use super::{
     Gate, Index, Pages, Place, Records, SHARD_BITS, SHARDS,
     page::{Building, is_full},
-    pool::{PAGE_BUCKETS_MAX, Run},
+    pool::{PAGE_BUCKETS_MAX, Run, SPLIT},
 };
 use crate::sync::{Ordering, yield_now};
 
@@ -135,7 +135,7 @@ impl Index {
         // Release: pairs with the Acquire in `place`. From here on the halves are found; the parent,
         // closed and complete, serves those who counted the pages before, until its node is cleared.
         self.shards[shard].pages.store(pages.one_more().0, Ordering::Release);
-        self.nodes[parent].store(0, Ordering::Release);
+        self.nodes[parent].store(SPLIT, Ordering::Release);
         self.pool.give(run);
     }
 

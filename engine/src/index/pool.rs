@@ -25,6 +25,9 @@ const BUCKET_BYTES: u64 = (size_of::<Bucket>() + Bucket::SLOTS * size_of::<Atomi
 /// Addresses for 64 GiB: five billion keys.
 const BUCKETS_MAX: usize = 1 << 30;
 
+/// What a node says whose page was split: no run, and not the zero of a node that nobody has looked at.
+pub(super) const SPLIT: u64 = 1 << 63;
+
 /// A run of buckets, and how often its node got another one; packed into a node of the directory: never zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Run {

@@ -67,13 +67,17 @@ impl Layout {
         Tag::of(rest << self.shards[shard].level_of(rest))
     }
 
-    /// Every page's number and node.
-    fn nodes(&self) -> impl Iterator<Item = (usize, usize)> {
-        let shards = self.shards.iter().zip(&self.first).enumerate();
-        shards.flat_map(|(shard, (pages, first))| {
-            let count = pages.count() as usize;
-            (0..count).map(move |page| (first + page, (count + page) * SHARDS + shard))
-        })
+    /// The page of a node, if it has one.
+    fn number_at(&self, node: usize) -> Option<usize> {
+        let (id, shard) = (node / SHARDS, node % SHARDS);
+        let page = id.checked_sub(self.shards[shard].count() as usize)?;
+        let number = self.first[shard] + page;
+        (number < self.first[shard + 1]).then_some(number)
+    }
+
+    fn nodes_end(&self) -> usize {
+        let count = self.shards.iter().map(|pages| pages.count() as usize).max().unwrap_or(0);
+        2 * count * SHARDS
     }
 }
 
@@ -84,28 +88,15 @@ pub(super) struct Stored {
     layout: Layout,
 }
 
-/// The node of a page that has not been fetched: its number, under a mark. No run reads like that: it has no buckets.
-fn node_of(number: usize) -> u64 {
-    1 << 63 | number as u64
-}
-
-fn number_in(node: u64) -> Option<usize> {
-    (node >> 63 == 1 && Run::unpack(node).is_none()).then_some(node as u32 as usize)
-}
-
 impl Index {
     /// An index whose pages are those of `layout`, each fetched from `source` when it is first asked for.
     pub(crate) fn stored(source: Box<dyn Source>, layout: Layout) -> Result<Self> {
         let mut index = Self::reserve()?;
-        // Relaxed: nobody else has the index yet.
-        let nodes = index.nodes.len().min(index.gates.len());
-        for (number, node) in layout.nodes() {
-            if node >= nodes {
-                return Err(Error::IndexFull { bytes: index.pool.bytes_max() });
-            }
-            index.nodes[node].store(node_of(number), Ordering::Relaxed);
+        if layout.nodes_end() > index.nodes.len().min(index.gates.len()) {
+            return Err(Error::IndexFull { bytes: index.pool.bytes_max() });
         }
         for (shard, pages) in index.shards.iter().zip(&layout.shards) {
+            // Relaxed: nobody else has the index yet.
             shard.pages.store(pages.0, Ordering::Relaxed);
         }
         index.stored = Some(Stored { source, layout });
@@ -118,7 +109,7 @@ impl Index {
     /// What the source says, [`Error::IndexFull`]: it can be asked for again.
     #[cold]
     pub(super) fn fetch(&self, node: usize, seen: u64) -> Result<()> {
-        let (Some(number), Some(stored)) = (number_in(seen), &self.stored) else {
+        let Some((stored, number)) = self.asleep(node, seen) else {
             yield_now();
             return Ok(());
         };
@@ -145,6 +136,12 @@ impl Index {
         }
     }
 
+    /// Where the page of `node`, which says `seen`, comes from, if nobody has asked for it before.
+    fn asleep(&self, node: usize, seen: u64) -> Option<(&Stored, usize)> {
+        let stored = self.stored.as_ref().filter(|_| seen == 0)?;
+        Some((stored, stored.layout.number_at(node)?))
+    }
+
     fn build_stored(&self, stored: &Stored, number: usize) -> Result<Building<'_>> {
         let words = stored.source.page(number, &stored.layout)?;
         let fits = words.len() < PAGE_BUCKETS_MAX as usize * Bucket::SLOTS;
@@ -157,7 +154,8 @@ impl Index {
     /// Whether the page of `hash` was never asked for: then nothing of it is in memory.
     pub(crate) fn is_asleep(&self, hash: u64) -> bool {
         let (shard, rest) = shard_of(hash);
-        number_in(self.node(shard, rest).2).is_some()
+        let (node, _, seen) = self.node(shard, rest);
+        self.asleep(node, seen).is_some()
     }
 
     /// Hands every page to `put`, in the order of a layout, and returns the state of the shards. Each page is one that
@@ -184,7 +182,7 @@ impl Index {
         loop {
             let seen = self.nodes[node].load(Ordering::Acquire);
             let Some(run) = Run::unpack(seen) else {
-                if let (Some(number), Some(stored)) = (number_in(seen), &self.stored) {
+                if let Some((stored, number)) = self.asleep(node, seen) {
                     return stored.source.page(number, &stored.layout);
                 }
                 yield_now();

@@ -2,7 +2,8 @@
 //!
 //! Holds the file's format (`DESIGN.md`, *Snapshot*): pages of words, and how far each segment is covered by them. Never knows
 //! what a page is for. Nothing here is believed over the log: the directory is held against its checksum and against the
-//! segments when the log is opened, each page when it is asked for, each record when it is read.
+//! segments when the log is opened, each page when it is asked for, each record when it is read. Opening reads nothing but the
+//! directory, whose length does not depend on the number of keys.
 
 use std::io;
 
@@ -22,18 +23,16 @@ use crate::{
 
 const NAME: &str = "index";
 const UNFINISHED: &str = "index.new";
-/// Where the pages start.
-const PAGES_START: u64 = SnapshotHead::BYTES as u64;
 /// So much is written at once.
 const WRITE_BYTES: usize = 1 << 20;
-/// What a page takes for each word: the word itself and its history.
+/// What a page takes for its checksum, and for each word: the word itself and its history.
+const SUM_BYTES: usize = 8;
 const WORD_BYTES: usize = 8 + 2;
 /// Words in front of the lists of the directory.
-const COUNTS: usize = 9;
-/// Words that the directory has for a segment and for a page.
+const COUNTS: usize = 11;
+/// Words that the directory has for a segment.
 const SEGMENT_WORDS: usize = 4 + Dead::FIGURES;
-const PAGE_WORDS: usize = 2;
-/// Of a page's first word: the bits of its place, in front of which stands how many words it has.
+/// Of a word of the table: the bits of a page's place, in front of which stands how many words it has.
 const PLACE_BITS: u32 = 48;
 /// Segment slots that a snapshot may keep in use: without one they are given out anew.
 const SLOTS_MAX: usize = Address::SLOTS / 2;
@@ -71,8 +70,11 @@ pub(super) struct Snapshot {
     pub(super) next_number: u64,
     shards: Vec<u64>,
     segments: Vec<Covered>,
-    /// Where each page stands, and its checksum.
-    pages: Vec<[u64; PAGE_WORDS]>,
+    /// A number that no other snapshot of the store has: part of every page's checksum.
+    stamp: u64,
+    /// Where the table stands that says where the pages stand, and how many there are.
+    table_at: u64,
+    pages: usize,
 }
 
 /// A snapshot that is being written.
@@ -83,7 +85,8 @@ pub struct NewSnapshot<'a> {
     buffer: Vec<u8>,
     /// Bytes in front of the buffer.
     written: u64,
-    pages: Vec<[u64; PAGE_WORDS]>,
+    stamp: u64,
+    table: Vec<u64>,
 }
 
 /// Removes the snapshot, if there is one, for good.
@@ -106,50 +109,45 @@ impl Snapshot {
         let is_inside = head.directory_at <= bytes && head.directory_bytes == bytes - head.directory_at;
         let mut directory = vec![0; usize::try_from(head.directory_bytes).ok().filter(|_| is_inside)?];
         file.read_at(head.directory_at, &mut directory).ok()?;
-        (keys.sum(&directory) == head.sum).then(|| Self::decode(file, &directory, head.directory_at)).flatten()
+        (keys.sum(&directory) == head.sum).then(|| Self::decode(file, &directory)).flatten()
     }
 
-    fn decode(file: Box<dyn File>, directory: &[u8], pages_end: u64) -> Option<Self> {
-        let words = directory.chunks_exact(8).map(|word| u64::from_le_bytes(*word.first_chunk().unwrap_or(&[0; 8])));
-        let words: Vec<u64> = words.collect();
+    fn decode(file: Box<dyn File>, directory: &[u8]) -> Option<Self> {
+        let words: Vec<_> = directory.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
         let (counts, lists) = words.split_first_chunk::<COUNTS>()?;
-        let [last_sequence, keys, live_bytes, has_deadlines, next_slot, next_number, shards, segments, pages] = *counts;
-        let figures = Figures { last_sequence, keys, live_bytes, has_deadlines: has_deadlines != 0 };
-        let list = |words: u64, count: u64| usize::try_from(count.checked_mul(words)?).ok();
-        let (shards, lists) = lists.split_at_checked(list(1, shards)?)?;
-        let (segments, lists) = lists.split_at_checked(list(SEGMENT_WORDS as u64, segments)?)?;
-        let (pages, rest) = lists.split_at_checked(list(PAGE_WORDS as u64, pages)?)?;
-        let segments: Option<Vec<_>> = segments.as_chunks::<SEGMENT_WORDS>().0.iter().map(Covered::decode).collect();
+        let [last_sequence, keys, live_bytes, has_deadlines, rest @ ..] = *counts;
+        let [next_slot, next_number, stamp, table_at, pages, shards, segments] = rest;
+        let count = |number: u64| usize::try_from(number).ok();
+        let (shards, segments_words) = lists.split_at_checked(count(shards)?)?;
+        let (segment_words, rest) = segments_words.as_chunks::<SEGMENT_WORDS>();
+        let is_whole = rest.is_empty() && count(segments)? == segment_words.len();
         let snapshot = Self {
             file,
-            figures,
-            next_slot: usize::try_from(next_slot).ok()?,
+            figures: Figures { last_sequence, keys, live_bytes, has_deadlines: has_deadlines != 0 },
+            next_slot: count(next_slot)?,
             next_number,
             shards: shards.to_vec(),
-            segments: segments?,
-            pages: pages.as_chunks::<PAGE_WORDS>().0.to_vec(),
+            segments: segment_words.iter().map(Covered::decode).collect::<Option<_>>()?,
+            stamp,
+            table_at,
+            pages: count(pages)?,
         };
-        (rest.is_empty() && snapshot.is_possible(pages_end)).then_some(snapshot)
+        (is_whole && snapshot.is_possible()).then_some(snapshot)
     }
 
-    /// Whether segments stand apart, in order, and pages inside the file.
-    fn is_possible(&self, pages_end: u64) -> bool {
+    /// Whether segments stand apart and in order.
+    fn is_possible(&self) -> bool {
         let mut slot = 0;
         let is_apart = |segment: &Covered| {
-            let is_behind = segment.base >= slot && segment.base <= SLOTS_MAX;
+            let is_behind = segment.base >= slot && segment.base <= SLOTS_MAX && segment.capacity <= 1 << 40;
             slot = segment.base + segment::slots_of(segment.capacity);
-            is_behind && segment.capacity <= 1 << 40
-        };
-        let is_inside = |page: &[u64; PAGE_WORDS]| {
-            let (place, count) = place_of(page);
-            place >= PAGES_START && place.checked_add((count * WORD_BYTES) as u64).is_some_and(|end| end <= pages_end)
+            is_behind
         };
         self.segments.iter().all(is_apart)
             && slot <= self.next_slot
             && self.next_slot <= SLOTS_MAX
             && self.segments.is_sorted_by(|a, b| a.number < b.number)
             && self.segments.last().is_none_or(|last| last.number < self.next_number)
-            && self.pages.iter().all(is_inside)
     }
 
     /// What it says of a segment.
@@ -171,26 +169,40 @@ impl Snapshot {
 
     /// The words of page `number` and what is remembered of their keys, or `None` if they are not what was written.
     fn page(&self, number: usize, keys: &Keys) -> io::Result<Option<Vec<(Word, u16)>>> {
-        let Some(page) = self.pages.get(number) else { return Ok(None) };
-        let (place, count) = place_of(page);
-        let mut bytes = vec![0; count * WORD_BYTES];
-        match self.file.read_at(place, &mut bytes) {
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-            other => other?,
-        }
-        if keys.sum(&bytes) != page[1] {
+        let mut entry = [0; 8];
+        let Some(entry_at) = self.table_at.checked_add(8 * number as u64) else { return Ok(None) };
+        if !self.read_at(entry_at, &mut entry)? {
             return Ok(None);
         }
-        let (words, histories) = bytes.split_at(count * 8);
+        let entry = u64::from_le_bytes(entry);
+        let count = (entry >> PLACE_BITS) as usize;
+        let mut bytes = vec![0; SUM_BYTES + count * WORD_BYTES];
+        if !self.read_at(entry & ((1 << PLACE_BITS) - 1), &mut bytes)? {
+            return Ok(None);
+        }
+        let stored = bytes.first_chunk().map_or(0, |sum| u64::from_le_bytes(*sum));
+        if sum_of(&mut bytes, keys, self.stamp, number) != stored {
+            return Ok(None);
+        }
+        let (words, histories) = bytes[SUM_BYTES..].split_at(count * 8);
         let words = words.as_chunks().0.iter().map(|word| Word::from_bits(u64::from_le_bytes(*word)));
         let histories = histories.as_chunks().0.iter().map(|history| u16::from_le_bytes(*history));
         Ok(words.zip(histories).map(|(word, history)| Some((word?, history))).collect())
     }
+
+    /// `false` if the file ends before that.
+    fn read_at(&self, offset: u64, into: &mut [u8]) -> io::Result<bool> {
+        match self.file.read_at(offset, into) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            other => other.map(|()| true),
+        }
+    }
 }
 
-/// Where a page stands in the file, and how many words it has.
-fn place_of(page: &[u64; PAGE_WORDS]) -> (u64, usize) {
-    (page[0] & ((1 << PLACE_BITS) - 1), (page[0] >> PLACE_BITS) as usize)
+/// The checksum of a page, in whose place its number and the snapshot's stamp count.
+fn sum_of(page: &mut [u8], keys: &Keys, stamp: u64, number: usize) -> u64 {
+    page[..SUM_BYTES].copy_from_slice(&(stamp ^ (number as u64).rotate_left(32)).to_le_bytes());
+    keys.sum(page)
 }
 
 impl Covered {
@@ -215,12 +227,7 @@ impl Log {
 
     /// How many pages the snapshot has.
     pub fn snapshot_pages(&self) -> usize {
-        self.snapshot.as_ref().map_or(0, |snapshot| snapshot.pages.len())
-    }
-
-    /// How many words page `number` of the snapshot has.
-    pub fn snapshot_words(&self, number: usize) -> usize {
-        self.snapshot.as_ref().and_then(|snapshot| snapshot.pages.get(number)).map_or(0, |page| place_of(page).1)
+        self.snapshot.as_ref().map_or(0, |snapshot| snapshot.pages)
     }
 
     /// The words of page `number` of the snapshot and what is remembered of their keys, or `None` if they are not what was
@@ -271,15 +278,16 @@ impl Log {
         Ok(self.covered_by(self.end())?.into_iter().map(bytes).sum())
     }
 
-    /// Begins a snapshot.
+    /// Begins a snapshot. `stamp` is a number that no other one of this store had.
     ///
     /// # Errors
     /// [`Error::Io`].
-    pub fn begin_snapshot(&self) -> Result<NewSnapshot<'_>> {
+    pub fn begin_snapshot(&self, stamp: u64) -> Result<NewSnapshot<'_>> {
         // Left behind by an attempt that failed.
         let _ = self.medium.remove(UNFINISHED);
         let file = self.medium.create(UNFINISHED).map_err(Error::io("create", self.path_of_snapshot(), 0))?;
-        Ok(NewSnapshot { log: self, file, buffer: vec![0; PAGES_START as usize], written: 0, pages: Vec::new() })
+        let buffer = vec![0; SnapshotHead::BYTES];
+        Ok(NewSnapshot { log: self, file, buffer, written: 0, stamp, table: Vec::new() })
     }
 }
 
@@ -290,11 +298,13 @@ impl NewSnapshot<'_> {
     /// [`Error::Io`].
     pub fn add_page(&mut self, words: &[(Word, u16)]) -> Result<()> {
         let start = self.buffer.len();
+        self.buffer.extend([0; SUM_BYTES]);
         words.iter().for_each(|(word, _)| self.buffer.extend(word.to_bits().to_le_bytes()));
         words.iter().for_each(|(_, history)| self.buffer.extend(history.to_le_bytes()));
-        let sum = self.log.keys.sum(&self.buffer[start..]);
-        let place = self.written + start as u64;
-        self.pages.push([place | (words.len() as u64) << PLACE_BITS, sum]);
+        let page = &mut self.buffer[start..];
+        let sum = sum_of(page, &self.log.keys, self.stamp, self.table.len());
+        page[..SUM_BYTES].copy_from_slice(&sum.to_le_bytes());
+        self.table.push((self.written + start as u64) | (words.len() as u64) << PLACE_BITS);
         if self.buffer.len() >= WRITE_BYTES { self.write() } else { Ok(()) }
     }
 
@@ -316,14 +326,26 @@ impl NewSnapshot<'_> {
         let segments = log.covered_by(covered)?;
         let Figures { last_sequence, keys, live_bytes, has_deadlines } = figures;
         let (next_slot, next_number) = covered.next();
-        let lists = [shards.len(), segments.len(), self.pages.len()].map(|count| count as u64);
-        let counts = [last_sequence, keys, live_bytes, has_deadlines.into(), next_slot as u64, next_number];
+        let table_at = self.written + self.buffer.len() as u64;
+        self.table.iter().for_each(|entry| self.buffer.extend(entry.to_le_bytes()));
+        let counts: [u64; COUNTS] = [
+            last_sequence,
+            keys,
+            live_bytes,
+            has_deadlines.into(),
+            next_slot as u64,
+            next_number,
+            self.stamp,
+            table_at,
+            self.table.len() as u64,
+            shards.len() as u64,
+            segments.len() as u64,
+        ];
         let segment_words = segments.iter().flat_map(|segment| {
             let Covered { number, base, capacity, bytes, dead } = *segment;
             [number, base as u64, capacity, bytes].into_iter().chain(dead)
         });
-        let words = counts.into_iter().chain(lists).chain(shards.iter().copied());
-        let words = words.chain(segment_words).chain(self.pages.iter().copied().flatten());
+        let words = counts.into_iter().chain(shards.iter().copied()).chain(segment_words);
         let directory: Vec<u8> = words.flat_map(u64::to_le_bytes).collect();
         let directory_at = self.written + self.buffer.len() as u64;
         self.buffer.extend(&directory);
