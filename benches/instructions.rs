@@ -2,7 +2,7 @@
 //!
 //! Data: 100 000 keys of 16 bytes with values of 100 (so many that the index has split as it will). Skew: none. Threads:
 //! one. Durability: `Buffered`, in /dev/shm where there is one. Runs N operations of one kind (`get`, `read`, `miss`, `insert`,
-//! `overwrite`, `remove`) and says so; callgrind counts only inside `measured`, which does nothing else but draw
+//! `overwrite`, `remove`; `get_log` and `read_log` without a memory tier) and says so; callgrind counts only inside `measured`, which does nothing else but draw
 //! keys:
 //!
 //! ```text
@@ -23,7 +23,7 @@ use thermocline::{Result, Store};
 use workload::{Lookups, dir, fill, key, value};
 
 const KEYS: u64 = 100_000;
-const KINDS: [&str; 7] = ["none", "get", "read", "miss", "insert", "overwrite", "remove"];
+const KINDS: [&str; 9] = ["none", "get", "read", "get_log", "read_log", "miss", "insert", "overwrite", "remove"];
 
 fn main() -> ExitCode {
     // Cargo says `--bench`, and its users say `--test` or a filter.
@@ -50,7 +50,8 @@ fn main() -> ExitCode {
 /// Fills a store, runs `count` operations of one kind and says what they found.
 fn run(kind: &str, count: u64, keys: u64) -> Result<()> {
     let dir = dir();
-    let store = Store::open(dir.path())?;
+    let builder = if kind.ends_with("_log") { Store::builder().memory_capacity(0) } else { Store::builder() };
+    let store = builder.open(dir.path())?;
     fill(&store, keys)?;
     let indexes = match kind {
         "miss" | "insert" => keys..2 * keys,
@@ -66,8 +67,10 @@ fn run(kind: &str, count: u64, keys: u64) -> Result<()> {
 fn measured(store: &Store, kind: &str, count: u64, lookups: &mut Lookups) -> Result<u64> {
     let mut draw = || black_box(key(lookups.draw()));
     match kind {
-        "get" | "miss" => (0..count).map(|_| Ok(u64::from(black_box(store.get(draw())?).is_some()))).sum(),
-        "read" => (0..count).map(|_| Ok(u64::from(store.read(draw(), |value| value.len())?.is_some()))).sum(),
+        "get" | "get_log" | "miss" => (0..count).map(|_| Ok(u64::from(black_box(store.get(draw())?).is_some()))).sum(),
+        "read" | "read_log" => {
+            (0..count).map(|_| Ok(u64::from(store.read(draw(), |value| value.len())?.is_some()))).sum()
+        }
         "insert" | "overwrite" => (0..count).map(|index| store.insert(draw(), value(index)).map(|()| 0)).sum(),
         "remove" => (0..count).map(|_| store.remove(draw()).map(u64::from)).sum(),
         _ => Ok((0..count).filter(|_| draw().is_empty()).count() as u64),
