@@ -71,7 +71,7 @@ impl Builder {
     }
 
     /// Whether segments may be mapped into memory. Default: yes, where the filesystem can promise what that needs.
-    /// Without maps every read and write is a system call.
+    /// Without maps every read and write is a system call, and no signal handler is installed.
     pub fn mapped(mut self, mapped: bool) -> Self {
         self.mapped = mapped;
         self
@@ -103,8 +103,9 @@ impl Builder {
 
     /// Opens the store in the directory `dir`, which is made if it is missing.
     ///
-    /// Reads the log once to rebuild the index. Whoever changes the store's files behind its back (cuts a
-    /// segment, for one) may end this process with a signal; the lock keeps other thermocline processes out.
+    /// Reads the log once to rebuild the index. The lock keeps other thermocline processes out; if somebody else cuts a segment,
+    /// what was in it is [`Error::Corrupt`]. For that the first store that maps a segment installs a handler of SIGBUS in the process, which
+    /// passes on every fault that is not in a segment; without maps ([`mapped`](Self::mapped)) there is none.
     ///
     /// # Errors
     /// [`Error::Option`], [`Error::NoStore`], [`Error::Locked`] after half a second, [`Error::Version`],

@@ -102,7 +102,7 @@ impl Store {
     }
 
     /// Shows the value of `key` to `f` where it lies: no copy, no allocation. For short looks; what `f` sees cannot be
-    /// reclaimed meanwhile.
+    /// reclaimed meanwhile. If somebody cuts the file while `f` looks, what it saw counts for nothing: the call is an error.
     ///
     /// # Errors
     /// As for [`get`](Self::get).

@@ -349,11 +349,12 @@ impl Core {
                 return Ok(Look::Other);
             }
             tiers.read_to_replace(there, |record| match record {
-                None => Look::Other,
                 Some(record) if !is_same(record.key(), key) => Look::Other,
                 Some(Found::Memory(record)) if record.home().is_some_and(|home| home.address() == at.address()) => {
                     Look::Found(Standing::Needed)
                 }
+                // Damaged: what it would have taken the place of may come back, should it be gone at the next open.
+                None => Look::Found(Standing::Unknown),
                 _ => Look::Found(Standing::Superseded),
             })
         })?;

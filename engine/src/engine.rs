@@ -135,6 +135,7 @@ impl Engine {
         };
         counters.add_all([(Count::Added, figures.keys), (Count::LiveBytesAdded, figures.live_bytes)], &Guard::pin());
         let mut recovered = recover::recover(&log, &memory, &index, &counters)?;
+        snapshot::recount(&log, &index, &counters)?;
         recovered.last_sequence = recovered.last_sequence.max(figures.last_sequence);
         recovered.has_deadlines |= figures.has_deadlines;
         recovered.last_sequence = recovered.last_sequence.max(log.noted_time()?);

@@ -103,7 +103,7 @@ impl Tiers<'_> {
             _ if at.is_nothing() => Ok(Look::Other),
             // Checked if it is unverified: what it says of its key may be wrong.
             _ => match self.log.read(at, |record| show(Some(Found::Log(record)))) {
-                Err(Error::Corrupt { .. }) if at.is_unverified() => Ok(show(None)),
+                Err(Error::Corrupt { .. }) => Ok(show(None)),
                 other => other,
             },
         }

@@ -192,7 +192,7 @@ impl Core {
         }
         self.index.find(hash, guard, |at| {
             self.tiers(guard).read_to_replace(at, |record| {
-                match record.filter(|record| record.key() == key && !at.is_unverified()) {
+                match record.filter(|record| record.key() == key) {
                     Some(record) => Look::Found((at, record.sequence())),
                     None => Look::Other,
                 }

@@ -16,7 +16,7 @@ use thermocline_tiers::{
 };
 
 use crate::{
-    counters::Count,
+    counters::{Count, Counters},
     engine::Core,
     found::is_same,
     index::{Index, Layout, Records, Source},
@@ -31,6 +31,21 @@ pub(crate) fn take_over(log: &Arc<Log>) -> Result<Option<(Index, Figures)>> {
     let Some(layout) = Layout::new(shards, log.snapshot_pages()) else { return Ok(None) };
     let source = FromSnapshot { log: log.clone(), salvaged: Mutex::default() };
     Ok(Some((Index::stored(Box::new(source), layout)?, figures)))
+}
+
+/// Counts the keys anew if segments have gone since the snapshot was written: some of its words name places in them.
+pub(crate) fn recount(log: &Log, index: &Index, counters: &Counters) -> Result<()> {
+    let Some(gone_bytes) = log.snapshot_gone_bytes() else { return Ok(()) };
+    let mut keys = 0;
+    index.save(|words| {
+        keys +=
+            words.iter().filter(|(word, _)| word.location().is_some_and(|at| at.kind() == Kind::Log)).count() as u64;
+        Ok(true)
+    })?;
+    let counted = counters.sum(Count::Added) - counters.sum(Count::Taken);
+    let guard = Guard::pin();
+    counters.add_all([(Count::LiveBytesTaken, gone_bytes), (Count::Taken, counted.saturating_sub(keys))], &guard);
+    Ok(())
 }
 
 /// The pages of the snapshot, or what the log says instead.
@@ -49,9 +64,9 @@ struct Newest {
 
 impl Source for FromSnapshot {
     fn page(&self, number: usize, layout: &Layout) -> Result<Vec<(Word, u16)>> {
-        match self.log.snapshot_page(number)? {
-            Some(words) => Ok(words),
-            None => self.salvage(number, layout),
+        match self.log.snapshot_page(number) {
+            Ok(Some(words)) => Ok(words),
+            _ => self.salvage(number, layout),
         }
     }
 }
@@ -135,7 +150,7 @@ impl Core {
         if self.options.in_memory || self.options.read_only || !self.log.can_be_covered() {
             return Ok(());
         }
-        if self.log.uncovered_bytes()? < self.options.snapshot_after {
+        if self.log.uncovered_bytes() < self.options.snapshot_after {
             return Ok(());
         }
         match self.write_index() {

@@ -141,7 +141,7 @@ impl Log {
     #[inline]
     pub fn read_unchecked<R>(&self, at: Location, show: impl FnOnce(Record<'_>) -> R) -> Result<R> {
         let (segment, offset) = self.find(at)?;
-        segment.read(&self.keys, offset, show)
+        segment.read(&self.keys, offset, at.is_unverified(), show)
     }
 
     /// Shows the record at `at`; holds it against its checksum only if the location is unverified.
@@ -167,7 +167,7 @@ impl Log {
     #[cold]
     fn check_at(&self, at: Location) -> Result<()> {
         let (segment, offset) = self.find(at)?;
-        let checked = segment.read(&self.keys, offset, |record| segment.check(&self.keys, offset, &record));
+        let checked = segment.read(&self.keys, offset, true, |record| segment.check(&self.keys, offset, &record));
         let checked = checked.and_then(|checked| checked);
         if let Err(Error::Corrupt { .. }) = checked {
             segment.dead.set_damaged();
@@ -273,6 +273,7 @@ impl Log {
         let quiescent = quiescent.min(unsettled);
         // Of a segment with a damaged header it is not known what was promised: nothing in it was repaired.
         for segment in covered.iter().filter(|segment| segment.header_damage.is_none()) {
+            segment.unless_gone(segment.check_length())?;
             let Some(bytes) = segment.unless_gone(segment.file_bytes())? else { continue };
             match segment.base.cmp(&quiescent.base()) {
                 std::cmp::Ordering::Less => {
@@ -345,15 +346,7 @@ impl Log {
 
     /// All segments whose files are there, in the order of their slots.
     fn segments(&self) -> Vec<&SharedSegment> {
-        let mut slot = 0;
-        let mut segments = Vec::new();
-        while let Some(segment) = self.table.get(slot) {
-            if !segment.dead.is_gone() {
-                segments.push(segment);
-            }
-            slot += segment.slots();
-        }
-        segments
+        self.table.iter().filter(|segment| !segment.dead.is_gone()).collect()
     }
 }
 

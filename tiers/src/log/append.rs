@@ -68,11 +68,13 @@ impl Log {
         };
         let pending = Pending { segment: segment.clone(), offset, bytes: record.encode(&self.keys, Placing::Commit) };
         let (written, durable) = self.flush_with(Some(pending));
-        if let Err(error) = written {
+        // Where a page of the map was missing nobody can read what was written to the file.
+        if let Err(error) = written.and_then(|()| if segment.is_cut() { segment.check_length() } else { Ok(()) }) {
             self.give_up(&segment, offset, bytes);
             return Err(error);
         }
         if is_large {
+            segment.settle(offset + bytes);
             segment.release();
         }
         Ok((self.placed(record, &segment, offset), durable))
@@ -92,7 +94,10 @@ impl Log {
     /// As for [`append`](Self::append).
     pub fn commit(&self, at: Location, record: &NewRecord<'_>) -> Result<()> {
         let (segment, offset) = self.find(at)?;
-        segment.commit(offset, record, &self.keys).inspect_err(|_| self.leave_unsettled(segment, offset))
+        segment.commit(offset, record, &self.keys).inspect_err(|_| {
+            self.leave_cut(segment);
+            self.leave_unsettled(segment, offset);
+        })
     }
 
     /// Makes a record nothing: one that lost its slot, or could not be published.
@@ -101,7 +106,7 @@ impl Log {
     /// As for [`append`](Self::append).
     pub fn revoke(&self, at: Location, record: &NewRecord<'_>) -> Result<()> {
         let (segment, offset) = self.find(at)?;
-        let voided = segment.make_void(&self.keys, offset, record.bytes());
+        let voided = segment.make_void_if_there(&self.keys, offset, record.bytes());
         voided.inspect_err(|_| self.leave_unsettled(segment, offset))
     }
 
@@ -174,8 +179,19 @@ impl Log {
     #[cold]
     fn give_up(&self, segment: &Segment, offset: u64, bytes: u64) {
         // What is not ready yet will be zeroed.
-        if offset + bytes > segment.ready() || segment.make_void(&self.keys, offset, bytes).is_err() {
+        if offset + bytes > segment.ready() || segment.make_void_if_there(&self.keys, offset, bytes).is_err() {
             self.leave_unsettled(segment, offset);
+        }
+        self.leave_cut(segment);
+    }
+
+    /// Goes on in another segment if this one was cut: what is written to it is lost.
+    #[cold]
+    fn leave_cut(&self, segment: &Segment) {
+        let tail = self.tail();
+        if tail.is_somewhere() && tail.base() == segment.base && segment.check_length().is_err() {
+            // Who writes next tries again, and hears of it.
+            let _ = self.roll_from(tail, 0);
         }
     }
 
@@ -242,6 +258,7 @@ impl Log {
             return Err(error);
         }
         if is_large {
+            segment.settle(offset + bytes);
             segment.release();
         }
         Ok(self.placed(record, segment, offset))
@@ -269,7 +286,7 @@ impl Log {
             let end = tail.offset() + bytes;
             // Before reserving, so that a full disk leaves no hole.
             if end > segment.ready() && end <= segment.capacity {
-                segment.make_ready(end)?;
+                segment.make_ready(end).inspect_err(|_| self.leave_cut(segment))?;
             }
             // AcqRel: the segment was put into the table before the tail named it (see `tail`); Release so
             // that whoever reserves behind us sees what we saw.
@@ -282,6 +299,10 @@ impl Log {
                     return Err(error);
                 }
                 return Ok((segment, mine.offset()));
+            }
+            // Who is the first that does not fit knows where the last record ends.
+            if let Some(segment) = self.table.get(mine.base()).filter(|segment| mine.offset() <= segment.capacity) {
+                segment.settle(mine.offset());
             }
             self.roll_from(mine, bytes)?;
         }
@@ -314,8 +335,11 @@ impl Log {
         // Relaxed: whoever believes the old hint asks once too often, or one write too late.
         self.has_spare.store(false, Ordering::Relaxed);
         // Release: pairs with the Acquire in `tail`.
-        self.tail.store(Tail::new(segment.base, offset).0, Ordering::Release);
+        let last = Tail(self.tail.swap(Tail::new(segment.base, offset).0, Ordering::Release));
         if let Some(full) = self.table.get(now.base()).filter(|_| now.is_somewhere()) {
+            if last.offset() <= full.capacity {
+                full.settle(last.offset());
+            }
             full.release();
         }
         Ok(())

@@ -222,6 +222,9 @@ impl Log {
         let mut oldest: Vec<_> = oldest.chain([lingering]).collect();
         oldest.sort_unstable();
         for segment in self.segments() {
+            if segment.is_cut() {
+                segment.dead.set_damaged();
+            }
             let is_open = segment.base >= quiescent.base() && !segment.dead.is_cold.load(Ordering::Relaxed)
                 || tail.is_somewhere() && segment.base == tail.base()
                 || spare == Some(segment.base)
@@ -252,15 +255,29 @@ impl Log {
     ) -> Result<bool> {
         let segment = self.segment_at(sealed.base)?;
         let bytes = segment.quiet_bytes(RECORDS_START, sealed.bytes)?;
-        for item in Scan::new(&self.keys, &bytes) {
+        let (mut scan, mut last) = (Scan::new(&self.keys, &bytes), None);
+        for item in scan.by_ref() {
             match item {
-                Item::Record(found) => visit(&found, location(segment, &found, false))?,
+                Item::Record(found) => {
+                    visit(&found, location(segment, &found, false))?;
+                    last = Some(found.offset);
+                }
                 // A hole that a crash left above what was flushed has been voided; this is something else.
                 Item::Damaged(_) | Item::Gap { .. } => {
                     segment.dead.set_damaged();
                     return Ok(false);
                 }
             }
+        }
+        // Where a file was cut there are zeros, which look like the end of its records; and if the last one is whole still, so was
+        // everything that was shown.
+        let settled = segment.settled();
+        let expected =
+            if Tail(self.unsettled.load(Ordering::Relaxed)) < Tail::new(segment.base, settled) { 0 } else { settled };
+        let is_last_whole = last.is_none_or(|last| segment.read(&self.keys, last, false, |_| ()).is_ok());
+        if segment.missing(scan.end(), expected).is_some() || !is_last_whole {
+            segment.dead.set_damaged();
+            return Ok(false);
         }
         Ok(true)
     }
@@ -329,6 +346,9 @@ impl Log {
     /// [`Error::Io`]: the next process will not believe what it finds there, and nothing should be added.
     pub fn flush_cold(&self, cold: &Cold) -> Result<()> {
         cold.segment.flush().inspect_err(|_| self.note_doubt(cold.segment.number))?;
+        // Nobody is told to look for copies in a file that was cut, or that goes with this process.
+        cold.segment.check_named(&*cold.segment.file()?)?;
+        cold.segment.check_length()?;
         cold.segment.note_flushed(cold.end)
     }
 
@@ -339,6 +359,7 @@ impl Log {
     pub fn seal_cold(&self, cold: &mut Option<Cold>) -> Result<()> {
         let Some(cold) = cold.take() else { return Ok(()) };
         self.flush_cold(&cold)?;
+        cold.segment.settle(cold.end);
         cold.segment.trim(cold.end)?;
         cold.segment.flush()?;
         cold.segment.release();

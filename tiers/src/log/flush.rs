@@ -254,7 +254,7 @@ fn write_all(mut pending: Vec<(Ticket, Pending)>) -> Vec<(Ticket, Error)> {
 /// Flushes all segments.
 ///
 /// # Errors
-/// A file cannot be opened; inside, a flush fails.
+/// A file cannot be opened, has lost its name, or was cut; inside, a flush fails.
 fn flush_all(segments: &[SharedSegment]) -> Result<Result<()>> {
     for segment in segments {
         // One after the other: there may be more than a process may have open.
@@ -262,6 +262,8 @@ fn flush_all(segments: &[SharedSegment]) -> Result<Result<()>> {
         if let Err(error) = segment.flush_file(&*file) {
             return Ok(Err(error));
         }
+        // Flushed is what is left of it. That is no failure of the disk: the store goes on, and says so again.
+        segment.unless_gone(segment.check_named(&*file).and_then(|()| segment.check_length()))?;
     }
     Ok(Ok(()))
 }

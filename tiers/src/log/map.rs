@@ -4,15 +4,19 @@
 //! Protocol: a range is written by the one that reserved it, before its commit word is stored with Release;
 //! others look at it after they loaded that word with Acquire and found it set. Words that change
 //! later (commit word, length word, the header's `flushed`) are only ever accessed as atomics.
+//! A page that is missing reads as zeros and is noted (`map/cut.rs`): who relies on bytes asks `is_cut` after he has read them.
+
+mod cut;
 
 use std::{
     fmt, fs, io, ptr, slice,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU8, AtomicU64, Ordering},
     },
 };
 
+use cut::Guarded;
 use memmap2::{Advice, MmapOptions, MmapRaw};
 
 /// Bytes that are made ready at once, and the border on which the system can map them as one page.
@@ -22,12 +26,17 @@ pub(crate) const STEP_BYTES: u64 = 2 << 20;
 #[derive(Clone)]
 pub struct Map {
     /// Keeps the mapping; `start` and `bytes` are its own, one pointer nearer.
-    raw: Arc<MmapRaw>,
+    raw: Arc<Mapping>,
     start: Start,
     bytes: u64,
     writable: bool,
-    /// Whether a file is behind it.
-    is_file: bool,
+}
+
+/// The mapping itself. In this order: what is unmapped is not guarded any more.
+struct Mapping {
+    /// `None` if no file is behind it.
+    guarded: Option<Guarded>,
+    raw: MmapRaw,
 }
 
 /// Where a mapping starts.
@@ -42,8 +51,8 @@ unsafe impl Sync for Start {}
 impl Map {
     /// Maps the first `bytes` of `file`, which must be that long.
     ///
-    /// Another process that cuts the file takes the ground away from under the mapping; the store's lock
-    /// file keeps our own kind out, and `DESIGN.md` says what is promised against others.
+    /// Another process that cuts the file takes the ground away from under the mapping: what is missing reads as zeros then,
+    /// and [`is_cut`](Self::is_cut) says so. Installs the process's handler of SIGBUS for that, once.
     ///
     /// # Errors
     /// What the system says.
@@ -54,18 +63,32 @@ impl Map {
         let raw = if writable { options.map_raw(file)? } else { options.map_raw_read_only(file)? };
         // Advice only. One write fault then makes 2 MiB writable instead of walking a large folio per page.
         let _ = raw.advise(Advice::HugePage);
-        Ok(Self::new(raw, writable, true))
+        let guarded = Guarded::new(raw.as_ptr(), raw.len(), writable);
+        Ok(Self::new(raw, writable, Some(guarded)))
     }
 
     /// Zeroed memory that no file backs.
     pub(crate) fn anonymous(bytes: u64) -> io::Result<Self> {
         let bytes = usize::try_from(bytes).map_err(io::Error::other)?.max(1);
         let raw = MmapRaw::from(MmapOptions::new().len(bytes).map_anon()?);
-        Ok(Self::new(raw, true, false))
+        Ok(Self::new(raw, true, None))
     }
 
-    fn new(raw: MmapRaw, writable: bool, is_file: bool) -> Self {
-        Self { start: Start(raw.as_mut_ptr()), bytes: raw.len() as u64, raw: Arc::new(raw), writable, is_file }
+    fn new(raw: MmapRaw, writable: bool, guarded: Option<Guarded>) -> Self {
+        let (start, bytes) = (Start(raw.as_mut_ptr()), raw.len() as u64);
+        Self { start, bytes, raw: Arc::new(Mapping { guarded, raw }), writable }
+    }
+
+    /// Whether a page was missing when somebody read or wrote it: what was read may be zeros that nobody wrote, and what was
+    /// written may be nowhere. To be asked afterwards. One load of a word that never changes in a process where no file was cut.
+    #[inline]
+    pub(crate) fn is_cut(&self) -> bool {
+        cut::any_cut() && self.is_this_cut()
+    }
+
+    #[cold]
+    fn is_this_cut(&self) -> bool {
+        self.raw.guarded.as_ref().is_some_and(Guarded::is_cut)
     }
 
     /// The same bytes, to be read only.
@@ -76,7 +99,7 @@ impl Map {
     /// Puts zeros in the place of a file, so that the system can have its space back. To be called when nobody has a slice of it;
     /// whoever looks later sees no record.
     pub(crate) fn forget(&self) {
-        if !self.is_file {
+        if self.raw.guarded.is_none() {
             return;
         }
         use rustix::mm::{MapFlags, ProtFlags, mmap_anonymous};
@@ -103,7 +126,7 @@ impl Map {
             return Ok(());
         }
         let from = from - from % 4096;
-        match self.raw.advise_range(Advice::PopulateWrite, from as usize, (to - from) as usize) {
+        match self.raw.raw.advise_range(Advice::PopulateWrite, from as usize, (to - from) as usize) {
             // Kernels before 5.14 do not know the advice. The caller wrote the range through the file just
             // before, so its blocks and pages are there, and a store takes a minor fault instead.
             Err(error) if error.kind() == io::ErrorKind::InvalidInput => Ok(()),
@@ -158,6 +181,16 @@ impl Map {
             // SAFETY: a prefetch changes nothing but the cache, and may be given any address.
             unsafe { _mm_prefetch::<_MM_HINT_T0>(self.start.0.wrapping_add(offset as usize + line).cast()) }
         }
+    }
+
+    /// The byte at `offset`; zero beyond the end.
+    #[inline]
+    pub(crate) fn byte(&self, offset: u64) -> u8 {
+        if offset >= self.bytes {
+            return 0;
+        }
+        // SAFETY: inside the mapping. As an atomic, because what was committed changes after all when somebody cuts the file.
+        unsafe { AtomicU8::from_ptr(self.start.0.add(offset as usize)) }.load(Ordering::Relaxed)
     }
 
     /// Stores the aligned little-endian word at `offset`.
@@ -221,9 +254,9 @@ mod tests {
         let map = Map::file(&file, 4 * STEP_BYTES, true).unwrap();
         // A misaligned mapping costs up to 100 times more per page; filesystems without large pages
         // (tmpfs with huge pages off, for one) may place it anywhere.
-        if !map.raw.as_ptr().addr().is_multiple_of(STEP_BYTES as usize) {
+        if !map.start.0.addr().is_multiple_of(STEP_BYTES as usize) {
             eprintln!("this filesystem maps on 4 KiB borders");
         }
-        assert!(map.raw.as_ptr().addr().is_multiple_of(4096));
+        assert!(map.start.0.addr().is_multiple_of(4096));
     }
 }

@@ -108,6 +108,14 @@ pub trait File: fmt::Debug + Send + Sync {
     /// What the system says.
     fn map(&self, bytes: u64, writable: bool) -> io::Result<Option<Map>>;
 
+    /// Whether the file has no name any more, so that it goes with whoever has it open. Never, where nobody but us takes names away.
+    ///
+    /// # Errors
+    /// What the system says.
+    fn is_removed(&self) -> io::Result<bool> {
+        Ok(false)
+    }
+
     /// Makes all bytes written so far durable.
     ///
     /// # Errors

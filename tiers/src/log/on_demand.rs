@@ -69,6 +69,10 @@ impl File for OnDemand {
         self.file()?.map(bytes, writable)
     }
 
+    fn is_removed(&self) -> io::Result<bool> {
+        self.file()?.is_removed()
+    }
+
     fn flush(&self) -> io::Result<()> {
         self.file()?.flush()
     }

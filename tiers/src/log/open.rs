@@ -153,13 +153,9 @@ impl Log {
     /// [`Error::Io`], and what `visit` returns.
     pub fn scan(&self, index: usize, mut visit: impl FnMut(&Found<'_>, Location) -> Result<()>) -> Result<Scanned> {
         let segment = &self.found[index];
-        let start = match self.snapshot.as_ref().and_then(|snapshot| snapshot.covered(segment.number)) {
-            Some(covered) => {
-                covered.restore(segment);
-                covered.bytes
-            }
-            None => RECORDS_START,
-        };
+        let covered = self.snapshot.as_ref().and_then(|snapshot| snapshot.covered(segment.number));
+        let start = covered.map_or(RECORDS_START, |covered| covered.bytes);
+        covered.filter(|_| start > RECORDS_START).inspect(|covered| covered.restore(segment));
         let bytes = segment.quiet_bytes(start, segment.found_bytes)?;
         let scanned = self.scan_bytes(segment, (start, &bytes), segment.flushed, |found, at| {
             if found.header.deadline_ms != 0 {
@@ -170,6 +166,8 @@ impl Log {
             }
             visit(found, at)
         })?;
+        // What was cut meanwhile looked like the end.
+        segment.check_length()?;
         if !scanned.damaged.is_empty() {
             segment.dead.set_damaged();
             self.is_damaged.store(true, Ordering::Relaxed);
@@ -229,6 +227,7 @@ impl Log {
         let mut last = None;
         for (segment, scanned) in self.found.iter().zip(scanned) {
             let end = self.repair(segment, scanned)?;
+            segment.settle(end);
             if end > segment.flushed {
                 self.flusher.add(segment.clone());
             }
@@ -293,11 +292,14 @@ impl Log {
         mut visit: impl FnMut(&Found<'_>, Location) -> Result<()>,
     ) -> Result<Vec<(String, Scanned)>> {
         let mut all = Vec::new();
-        for (segment, bytes) in self.quiet_segments(quiet)? {
+        for Quiet { segment, bytes, end } in self.quiet_segments(quiet)? {
             // While the store is open nothing is torn: a committed record that does not check out is damage.
             // But who only reads has repaired nothing.
             let damaged_below = if self.options.read_only { segment.flushed } else { u64::MAX };
-            let scanned = self.scan_bytes(segment, (RECORDS_START, &bytes), damaged_below, &mut visit)?;
+            let mut scanned = self.scan_bytes(segment, (RECORDS_START, &bytes), damaged_below, &mut visit)?;
+            if let Some(Error::Corrupt { offset, what, .. }) = segment.missing(scanned.end, end) {
+                scanned.damaged.push((offset, what));
+            }
             all.push((segment.path().to_owned(), scanned));
         }
         Ok(all)
@@ -306,23 +308,39 @@ impl Log {
     fn quiet_segments(&self, quiet: QuietEnd) -> Result<Vec<Quiet<'_>>> {
         let mut all = Vec::new();
         for segment in self.segments() {
-            if let Some(end) = self.quiet_end(segment, quiet)? {
-                all.push((segment, segment.quiet_bytes(RECORDS_START, end)?));
+            if let Some(end) = self.quiet_end(segment, quiet, |_| u64::MAX) {
+                let bytes = segment.quiet_bytes(RECORDS_START, end)?;
+                all.push(Quiet { segment, bytes, end: self.records_end(segment, &quiet) });
             }
         }
         Ok(all)
     }
 
-    /// Where the quiet part of a segment ends; `None` if it came later.
-    pub(super) fn quiet_end(&self, segment: &Segment, quiet: QuietEnd) -> Result<Option<u64>> {
-        Ok(match quiet.spare {
+    /// Where the quiet part of a segment ends, which `sealed` says of those that nobody writes to; `None` if it came later.
+    pub(super) fn quiet_end(
+        &self,
+        segment: &Segment,
+        quiet: QuietEnd,
+        sealed: impl Fn(&Segment) -> u64,
+    ) -> Option<u64> {
+        match quiet.spare {
             Some((number, offset)) if number == segment.number => Some(offset),
             _ if segment.base == quiet.tail.base() && quiet.tail.is_somewhere() => {
                 Some(quiet.tail.offset().min(segment.capacity))
             }
             _ if segment.base >= quiet.next_slot => None,
-            _ => Some(segment.file_bytes()?),
-        })
+            _ => Some(sealed(segment)),
+        }
+    }
+
+    /// Up to where there must be records in the quiet part of a segment, as far as is known.
+    fn records_end(&self, segment: &Segment, quiet: &QuietEnd) -> u64 {
+        let is_last = segment.base == quiet.tail.base() && quiet.tail.is_somewhere();
+        let end =
+            if is_last && quiet.tail.offset() <= segment.capacity { quiet.tail.offset() } else { segment.settled() };
+        // From here on there may be holes.
+        let unsettled = Tail(self.unsettled.load(Ordering::Relaxed));
+        if Tail::new(segment.base, end) > unsettled { 0 } else { end }
     }
 
     /// Where the log ends now: up to here it is quiet once all writers that are active now have finished.
@@ -336,9 +354,9 @@ impl Log {
     /// It has this store's identity. Durable on return.
     ///
     /// # Errors
-    /// [`Error::Io`]; what was written so far stays behind.
+    /// [`Error::Io`]; [`Error::Corrupt`] if a segment was cut: what was written so far stays behind.
     pub fn copy_to(&self, target: &Arc<dyn Medium>, quiet: QuietEnd, sequence: u64) -> Result<()> {
-        for (segment, bytes) in self.quiet_segments(quiet)? {
+        for Quiet { segment, bytes, end } in self.quiet_segments(quiet)? {
             let mut late = Vec::new();
             let mut scan = Scan::new(&self.keys, &bytes);
             for item in scan.by_ref() {
@@ -353,15 +371,22 @@ impl Log {
                 }
             }
             let used = (scan.end() - RECORDS_START).min(bytes.len() as u64) as usize;
-            segment.copy_to(target.clone(), &self.keys, self.identity.id, &bytes[..used], &late)?;
+            let found = scan.end();
+            let copied = segment.copy_to(target.clone(), &self.keys, self.identity.id, &bytes[..used], &late);
+            // First: copying from a page that is missing fails as if it were the copy's fault.
+            segment.missing(found, end).map_or(copied, Err)?;
         }
         // Last: what was cut short is no store.
         write_identity(&**target, &self.identity)
     }
 }
 
-/// A segment and the bytes in it that nobody writes.
-type Quiet<'a> = (&'a SharedSegment, Cow<'a, [u8]>);
+/// A segment, the bytes in it that nobody writes, and up to where there must be records in them.
+struct Quiet<'a> {
+    segment: &'a SharedSegment,
+    bytes: Cow<'a, [u8]>,
+    end: u64,
+}
 
 /// A moment of the log: see [`Log::end`].
 #[derive(Clone, Copy, Debug)]

@@ -75,6 +75,19 @@ impl<'a> Record<'a> {
         (self.body.len() as u64 + 8).next_multiple_of(8)
     }
 
+    /// The same without padding.
+    #[inline]
+    pub(crate) fn unpadded_bytes(&self) -> u64 {
+        self.body.len() as u64 + 8
+    }
+
+    /// The record that `bytes` are, from its commit word to the end of its value.
+    pub(crate) fn of_bytes(keys: &Keys, bytes: &'a [u8]) -> Option<Self> {
+        let (commit, length) = (format::word_at(bytes, 0)?, format::word_at(bytes, 8)?);
+        let lengths = keys.lengths(length).filter(|lengths| lengths.bytes() == bytes.len() as u64)?;
+        Self::new(commit, lengths, &bytes[8..]).filter(|_| commit as u32 != 0)
+    }
+
     /// 0: the unnamed namespace.
     #[inline]
     pub fn namespace(&self) -> u32 {

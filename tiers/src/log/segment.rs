@@ -13,6 +13,8 @@ use std::{
     },
 };
 
+mod cut;
+
 use super::{
     Medium,
     compact::Dead,
@@ -41,6 +43,10 @@ pub(crate) struct Segment {
     /// Every byte below is allocated, and mapped writable if there is a map.
     ready: AtomicU64,
     readying: Mutex<()>,
+    /// How long the file is, if nobody cut it.
+    length: AtomicU64,
+    /// Nobody writes below any more, and records reach up to here; 0: not known yet.
+    settled: AtomicU64,
     /// The header's words as read at open: all below was flushed once.
     pub(crate) flushed: u64,
     /// Bytes of the file when it was opened; 0 if it was made by this process.
@@ -103,6 +109,8 @@ impl Segment {
             map,
             ready: AtomicU64::new(0),
             readying: Mutex::new(()),
+            length: AtomicU64::new(header.capacity),
+            settled: AtomicU64::new(0),
             flushed: RECORDS_START,
             found_bytes: 0,
             header_damage: None,
@@ -157,6 +165,8 @@ impl Segment {
             map,
             ready: AtomicU64::new(0),
             readying: Mutex::new(()),
+            length: AtomicU64::new(if append { capacity } else { found_bytes }),
+            settled: AtomicU64::new(0),
             flushed,
             found_bytes,
             header_damage,
@@ -220,7 +230,9 @@ impl Segment {
 
     /// Prepares a segment that was found at open for appending at `end`: what is below keeps its bytes.
     pub(crate) fn resume(&self, end: u64) -> Result<()> {
+        self.check_length()?;
         self.file.allocate(self.capacity).map_err(Error::io("allocate", &self.path, end))?;
+        self.length.store(self.capacity, Ordering::Relaxed);
         // Release: pairs with the Acquire in `ready`. Nothing below `end` is stored to.
         self.ready.fetch_max(end, Ordering::Release);
         Ok(())
@@ -240,6 +252,10 @@ impl Segment {
         let to = to.next_multiple_of(STEP_BYTES).min(self.capacity);
         // Guards nothing but the order of the steps: two threads must not zero what one of them filled.
         let _one = self.readying.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.ready() > 0 {
+            // Zeros behind a cut would make the file as long as it was.
+            self.check_length()?;
+        }
         let mut from = self.ready();
         assert!(from > 0 || self.found_bytes == 0, "a segment found at open is resumed before it grows");
         while from < to {
@@ -270,7 +286,7 @@ impl Segment {
                 let sum = keys.checksum(record.namespace, body.unwrap_or_default());
                 let sum = if placing == Placing::Provisional { !sum } else { sum };
                 map.store_word(offset, commit_word(sum, record.namespace));
-                Ok(())
+                self.check_uncut(map, offset)
             }
             _ => self.write_at(offset, &record.encode(keys, placing)),
         }
@@ -322,7 +338,7 @@ impl Segment {
         match &self.map {
             Some(map) => {
                 map.store_word(offset, map.word(offset) ^ u64::from(u32::MAX));
-                Ok(())
+                self.check_uncut(map, offset)
             }
             None => self.write_at(offset, &record.encode(keys, Placing::Commit)[..8]),
         }
@@ -395,20 +411,36 @@ impl Segment {
 
     /// Gives back what lies behind `end`.
     pub(crate) fn trim(&self, end: u64) -> Result<()> {
+        // First: nobody is to take the file for cut meanwhile.
+        self.length.store(end, Ordering::Relaxed);
         self.file.set_bytes(end).map_err(Error::io("trim", &self.path, end))
     }
 
-    /// Shows the record at `offset`.
+    /// Shows the record at `offset`, as it was written: if the file was cut that may cost a checksum.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when there is none; its checksum is not looked at.
+    /// [`Error::Corrupt`] when there is none, or not all of it any more. Otherwise its checksum is not looked at, nor if it is
+    /// `unverified`.
     #[inline]
-    pub(crate) fn read<R>(&self, keys: &Keys, offset: u64, show: impl FnOnce(Record<'_>) -> R) -> Result<R> {
-        let Some(map) = &self.map else { return self.read_unmapped(keys, offset, show) };
-        match read_mapped(map, keys, offset) {
-            Some(record) => Ok(show(record)),
-            None => Err(self.no_record(offset)),
+    pub(crate) fn read<R>(
+        &self,
+        keys: &Keys,
+        offset: u64,
+        unverified: bool,
+        show: impl FnOnce(Record<'_>) -> R,
+    ) -> Result<R> {
+        let Some(map) = &self.map else { return self.read_unmapped(keys, offset, unverified, show) };
+        let Some(record) = read_mapped(map, keys, offset) else { return Err(self.no_record(offset)) };
+        let end = offset + record.unpadded_bytes();
+        if !self.is_plainly_whole(map, end) {
+            return self.read_carefully(map, keys, offset, unverified, show);
         }
+        let shown = show(record);
+        // What a cut takes away does not come back: what is whole now was whole when it was shown.
+        if !self.is_plainly_whole(map, end) {
+            self.read_carefully(map, keys, offset, unverified, |_| ())?;
+        }
+        Ok(shown)
     }
 
     /// Asks for the first cache lines of the record at `offset`, if it is mapped.
@@ -420,7 +452,13 @@ impl Segment {
     }
 
     #[cold]
-    fn read_unmapped<R>(&self, keys: &Keys, offset: u64, show: impl FnOnce(Record<'_>) -> R) -> Result<R> {
+    fn read_unmapped<R>(
+        &self,
+        keys: &Keys,
+        offset: u64,
+        unverified: bool,
+        show: impl FnOnce(Record<'_>) -> R,
+    ) -> Result<R> {
         let io = |offset| Error::io("read", self.path.clone(), offset);
         let (mut bytes, left) = self.first_bytes(offset).map_err(io(offset))?;
         let words = (format::word_at(&bytes, 0), format::word_at(&bytes, 8));
@@ -435,7 +473,11 @@ impl Segment {
         if lengths.bytes() > have {
             self.file.read_at(offset + have, &mut bytes[have as usize..]).map_err(io(offset))?;
         }
-        Record::new(commit, lengths, &bytes[8..]).map(show).ok_or_else(|| self.no_record(offset))
+        let record = Record::new(commit, lengths, &bytes[8..]).ok_or_else(|| self.no_record(offset))?;
+        if bytes.last() == Some(&0) && !unverified {
+            self.check(keys, offset, &record)?;
+        }
+        Ok(show(record))
     }
 
     /// What most records fit in, from `offset` on, and how many bytes the file has from there.
@@ -459,7 +501,7 @@ impl Segment {
 
     #[cold]
     fn no_record(&self, offset: u64) -> Error {
-        self.corrupt(offset, "no record where the index names one".to_owned())
+        self.cut_at(offset).unwrap_or_else(|| self.corrupt(offset, "no record where the index names one".to_owned()))
     }
 
     /// Holds a record against its checksum.
@@ -468,16 +510,23 @@ impl Segment {
         if stored == computed || stored == !computed {
             return Ok(());
         }
-        Err(self.corrupt(offset, format!("checksum mismatch (stored {stored:08x}, computed {computed:08x})")))
+        let cut = self.cut_at(offset);
+        Err(cut.unwrap_or_else(|| self.mismatch(offset, stored, computed)))
     }
 
     #[cold]
-    fn corrupt(&self, offset: u64, what: String) -> Error {
+    fn mismatch(&self, offset: u64, stored: u32, computed: u32) -> Error {
+        self.corrupt(offset, format!("checksum mismatch (stored {stored:08x}, computed {computed:08x})"))
+    }
+
+    #[cold]
+    pub(super) fn corrupt(&self, offset: u64, what: String) -> Error {
         Error::Corrupt { file: self.path.clone(), offset, what }
     }
 
     /// The bytes from `start` up to `end`, or to the end of the file. No writer may be active there.
     pub(crate) fn quiet_bytes(&self, start: u64, end: u64) -> Result<Cow<'_, [u8]>> {
+        // Whoever scans what is left says what is missing: see `cut.rs`.
         let bytes = end.min(self.file_bytes()?).saturating_sub(start);
         if bytes == 0 {
             return Ok(Cow::Borrowed(&[]));
@@ -491,9 +540,23 @@ impl Segment {
         Ok(buffer.into())
     }
 
-    /// The file's length now.
+    /// As [`quiet_bytes`](Self::quiet_bytes), of what was there when the file was opened: asks for its length only if it is not mapped.
+    pub(crate) fn found_bytes(&self, end: u64) -> Result<Cow<'_, [u8]>> {
+        let bytes = end.saturating_sub(RECORDS_START);
+        match self.map.as_ref().and_then(|map| map.quiet(RECORDS_START, bytes)) {
+            Some(bytes) => Ok(bytes.into()),
+            None => self.quiet_bytes(RECORDS_START, end),
+        }
+    }
+
+    /// The file's length now. Of one whose name is gone, but which is mapped: as long as it was.
     pub(crate) fn file_bytes(&self) -> Result<u64> {
-        self.file.bytes().map_err(Error::io("measure", &self.path, 0))
+        match self.file.bytes() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && self.is_mapped() && !self.dead.is_gone() => {
+                Ok(self.length.load(Ordering::Relaxed))
+            }
+            bytes => bytes.map_err(Error::io("measure", &self.path, 0)),
+        }
     }
 
     /// Writes a segment of the same number with `bytes` as its records to `target`, the ranges in `voids` voided.

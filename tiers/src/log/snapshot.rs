@@ -209,7 +209,7 @@ impl Covered {
     fn decode(words: &[u64; SEGMENT_WORDS]) -> Option<Self> {
         let (&[number, base, capacity, bytes], dead) = words.split_first_chunk()?;
         let base = usize::try_from(base).ok()?;
-        (bytes >= RECORDS_START && bytes <= capacity && bytes.is_multiple_of(8)).then_some(())?;
+        ((RECORDS_START..=capacity).contains(&bytes) && bytes.is_multiple_of(8)).then_some(())?;
         Some(Self { number, base, capacity, bytes, dead: *dead.first_chunk()? })
     }
 
@@ -223,6 +223,19 @@ impl Log {
     /// The words that a snapshot has for the state of the index's shards and what it counts, if one was found that fits the log.
     pub fn snapshot(&self) -> Option<(&[u64], Figures)> {
         self.snapshot.as_ref().map(|snapshot| (&snapshot.shards[..], snapshot.figures))
+    }
+
+    /// About how many bytes of records, somebody's newest when the snapshot was written, are in segments that have gone since;
+    /// `None` if all are there.
+    pub fn snapshot_gone_bytes(&self) -> Option<u64> {
+        let snapshot = self.snapshot.as_ref()?;
+        let is_there = |covered: &&Covered| self.found.iter().any(|segment| segment.number == covered.number);
+        let gone: Vec<_> = snapshot.segments.iter().filter(|covered| !is_there(covered)).collect();
+        let live = |covered: &&Covered| {
+            let [dead, _, removals, ..] = covered.dead;
+            (covered.bytes - RECORDS_START).saturating_sub(dead.saturating_add(removals))
+        };
+        (!gone.is_empty()).then(|| gone.iter().map(live).sum())
     }
 
     /// How many pages the snapshot has.
@@ -256,8 +269,10 @@ impl Log {
         for segment in self.segments() {
             let covered = self.snapshot.as_ref().and_then(|snapshot| snapshot.covered(segment.number));
             let Some(covered) = covered else { continue };
-            if let Some(bytes) = segment.unless_gone(segment.quiet_bytes(RECORDS_START, covered.bytes))? {
-                self.scan_bytes(segment, (RECORDS_START, &bytes), u64::MAX, &mut visit)?;
+            let Some(bytes) = segment.unless_gone(segment.found_bytes(covered.bytes))? else { continue };
+            let scanned = self.scan_bytes(segment, (RECORDS_START, &bytes), u64::MAX, &mut visit)?;
+            if let Some(error) = segment.missing(scanned.end, covered.bytes) {
+                return Err(error);
             }
         }
         Ok(())
@@ -268,14 +283,11 @@ impl Log {
     }
 
     /// Bytes of records that would have to be read to open the store now: what no snapshot covers. No writer may be active.
-    ///
-    /// # Errors
-    /// [`Error::Io`] when a file cannot be measured.
-    pub fn uncovered_bytes(&self) -> Result<u64> {
+    pub fn uncovered_bytes(&self) -> u64 {
         let before = |number| self.snapshot.as_ref().and_then(|snapshot| snapshot.covered(number));
         let bytes =
             |now: Covered| now.bytes - before(now.number).map_or(RECORDS_START, |before| before.bytes.min(now.bytes));
-        Ok(self.covered_by(self.end())?.into_iter().map(bytes).sum())
+        self.covered_by(self.end()).into_iter().map(bytes).sum()
     }
 
     /// Begins a snapshot. `stamp` is a number that no other one of this store had.
@@ -323,7 +335,7 @@ impl NewSnapshot<'_> {
     /// [`Error::Io`]: the one before stays.
     pub fn finish(mut self, figures: Figures, shards: &[u64], covered: QuietEnd) -> Result<()> {
         let log = self.log;
-        let segments = log.covered_by(covered)?;
+        let segments = log.covered_by(covered);
         let Figures { last_sequence, keys, live_bytes, has_deadlines } = figures;
         let (next_slot, next_number) = covered.next();
         let table_at = self.written + self.buffer.len() as u64;
@@ -375,15 +387,17 @@ impl Drop for NewSnapshot<'_> {
 
 impl Log {
     /// How far the segments that are there now are covered by what was below `end`.
-    fn covered_by(&self, end: QuietEnd) -> Result<Vec<Covered>> {
+    fn covered_by(&self, end: QuietEnd) -> Vec<Covered> {
         let mut all = Vec::new();
         for segment in self.segments() {
-            let Some(bytes) = self.quiet_end(segment, end)? else { continue };
+            // Where nobody writes any more, up to where the records end, and not the file: the next process may go on there. If that
+            // is not known it is looked for.
+            let Some(bytes) = self.quiet_end(segment, end, Segment::settled) else { continue };
             let bytes = bytes.clamp(RECORDS_START, segment.capacity);
             let (number, base, capacity) = (segment.number, segment.base, segment.capacity);
             all.push(Covered { number, base, capacity, bytes, dead: segment.dead.figures() });
         }
-        Ok(all)
+        all
     }
 
     /// Whether the index can be written as it is: nothing in the log is damaged, and there are segment slots left for the next process.

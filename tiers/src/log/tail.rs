@@ -2,7 +2,10 @@
 //!
 //! Holds no file and no byte of a record. Invariant: a segment slot, once given out, names one segment for ever.
 
-use std::sync::OnceLock;
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use super::segment::SharedSegment;
 use crate::slot::Address;
@@ -39,26 +42,49 @@ impl Tail {
     }
 }
 
-/// The segments by segment slot. Grows by parts; a segment, once there, stays.
+/// The segments by segment slot. Grows by parts; a segment, once there, stays. Where those stood that are gone it may have holes.
 #[derive(Debug)]
-pub(super) struct Table(Box<[OnceLock<Part>]>);
+pub(super) struct Table {
+    parts: Box<[OnceLock<Part>]>,
+    /// Behind the last one.
+    end: AtomicUsize,
+}
 
 type Part = Box<[OnceLock<SharedSegment>; TABLE_PART]>;
 
 impl Table {
     pub(super) fn new() -> Self {
-        Self((0..Address::SLOTS / TABLE_PART).map(|_| OnceLock::new()).collect())
+        let parts = (0..Address::SLOTS / TABLE_PART).map(|_| OnceLock::new()).collect();
+        Self { parts, end: AtomicUsize::new(0) }
     }
 
     #[inline]
     pub(super) fn get(&self, slot: usize) -> Option<&SharedSegment> {
-        self.0.get(slot / TABLE_PART)?.get()?[slot % TABLE_PART].get()
+        self.parts.get(slot / TABLE_PART)?.get()?[slot % TABLE_PART].get()
     }
 
     pub(super) fn set(&self, segment: &SharedSegment) {
         for slot in segment.base..segment.base + segment.slots() {
-            let part = self.0[slot / TABLE_PART].get_or_init(|| Box::new([const { OnceLock::new() }; TABLE_PART]));
+            let part = self.parts[slot / TABLE_PART].get_or_init(|| Box::new([const { OnceLock::new() }; TABLE_PART]));
             assert!(part[slot % TABLE_PART].set(segment.clone()).is_ok(), "a segment slot is given out once");
         }
+        // Release: pairs with the Acquire in `iter`.
+        self.end.fetch_max(segment.base + segment.slots(), Ordering::Release);
+    }
+
+    /// All segments, in the order of their slots.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &SharedSegment> {
+        // Acquire: pairs with the Release in `set`; whoever sees the end sees what is in front of it.
+        let (mut slot, end) = (0, self.end.load(Ordering::Acquire));
+        std::iter::from_fn(move || {
+            while slot < end {
+                let found = self.get(slot);
+                slot += found.map_or(1, |segment| segment.slots());
+                if found.is_some() {
+                    return found;
+                }
+            }
+            None
+        })
     }
 }

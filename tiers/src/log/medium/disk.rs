@@ -3,7 +3,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt},
+    os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -170,6 +170,10 @@ impl File for DiskFile {
             return Ok(None);
         }
         Map::file(&self.file, bytes, writable).map(Some)
+    }
+
+    fn is_removed(&self) -> io::Result<bool> {
+        Ok(self.file.metadata()?.nlink() == 0)
     }
 
     fn flush(&self) -> io::Result<()> {
