@@ -52,6 +52,8 @@ pub struct Options {
     pub memory_capacity: u64,
     /// Bytes of memory that are to stay available on the machine.
     pub free_memory_target: Option<u64>,
+    /// The most that the files of the log may take, reserved bytes included; at least four segments.
+    pub disk_capacity: Option<u64>,
     /// Compact behind the callers' backs.
     pub compacts: bool,
     /// How long entries live that say nothing else.
@@ -71,6 +73,7 @@ impl Default for Options {
             in_memory: false,
             memory_capacity: 64 << 20,
             free_memory_target: None,
+            disk_capacity: None,
             compacts: true,
             time_to_live: None,
             durability: Durability::default(),
@@ -121,8 +124,12 @@ impl Engine {
     /// # Errors
     /// As [`Log::open`], and [`thermocline_tiers::Error::IndexFull`].
     pub fn open(medium: Arc<dyn Medium>, options: Options) -> Result<Self> {
-        let log_options =
-            log::Options { segment_bytes: options.segment_bytes, read_only: options.read_only, create: options.create };
+        let log_options = log::Options {
+            segment_bytes: options.segment_bytes,
+            read_only: options.read_only,
+            create: options.create,
+            disk_capacity: options.disk_capacity.filter(|_| !options.in_memory && !options.read_only),
+        };
         let mut log = Log::open(medium, log_options)?;
         let (index, memory, counters) = (Index::new()?, Memory::new(INDEX_BYTES)?, Counters::default());
         let mut recovered = recover::recover(&mut log, &memory, &index, &counters)?;
@@ -153,7 +160,7 @@ impl Engine {
         });
         core.start_keeping();
         // Records that are nobody's newest, or may have expired.
-        if core.recovery.records > core.len_estimate() || core.recovery.has_deadlines {
+        if core.recovery.records > core.len_estimate() || core.recovery.has_deadlines || core.log.lacks_room() {
             core.wake_compactor();
         }
         Ok(Self { core, is_closed: false })

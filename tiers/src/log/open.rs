@@ -7,7 +7,7 @@ use std::{
     borrow::Cow,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -20,6 +20,7 @@ use super::{
     medium::{Lock, Medium},
     scan::{Found, Item, Scan},
     segment::{self, Segment, SharedSegment},
+    space::{SEGMENTS_MIN, Space},
 };
 use crate::{
     Error, Result,
@@ -43,6 +44,8 @@ pub struct Options {
     pub read_only: bool,
     /// Make a store where there is none.
     pub create: bool,
+    /// The most that the files of all segments may take, reserved bytes included: at least four segments.
+    pub disk_capacity: Option<u64>,
 }
 
 /// What a scan of one segment found.
@@ -92,7 +95,9 @@ impl Log {
         let notes = medium.open(LOCK, !options.read_only).map_err(Error::io("open", path_of(&*medium, LOCK), 0))?;
         let mut numbers: Vec<_> = names.iter().filter_map(|name| segment::number_of(name)).collect();
         numbers.sort_unstable();
-        let found = open_segments(&medium, &identity, &numbers, &options)?;
+        let space = Space::new(options.disk_capacity, options.segment_bytes);
+        let found = open_segments(&medium, &identity, &numbers, &options, &space)?;
+        space.note_found();
         let next_slot = found.last().map_or(0, |segment| segment.base + segment.slots());
         let next_number = match numbers.last() {
             None => 1,
@@ -108,6 +113,9 @@ impl Log {
             keys: Keys::new(identity.secret),
             identity,
             options,
+            space,
+            slots: AtomicUsize::new(next_slot),
+            quiet_slots: Arc::new(AtomicUsize::new(next_slot)),
             tail: CachePadded::new(AtomicU64::new(Tail::NOWHERE.0)),
             table,
             roll: Mutex::new(Roll { next_slot, next_number, spare: None }),
@@ -222,6 +230,7 @@ impl Log {
             goes_on
                 && end + RESUME_BYTES_MIN <= segment.capacity
                 && segment.capacity <= self.options.segment_bytes.max(Address::SLOT_BYTES)
+                && segment.can_grow
         });
         let mut roll = self.lock_roll();
         let quiescent = resumed.map_or(Tail::new(roll.next_slot, 0), |(segment, end)| Tail::new(segment.base, end));
@@ -353,14 +362,18 @@ pub(super) fn location(segment: &Segment, found: &Found<'_>, unverified: bool) -
 
 fn check_options(options: &Options) -> Result<()> {
     let bytes = options.segment_bytes;
-    if (64 << 10..=1 << 30).contains(&bytes) && bytes.is_multiple_of(8) {
-        return Ok(());
+    if !(64 << 10..=1 << 30).contains(&bytes) || !bytes.is_multiple_of(8) {
+        let expected = "65536 (64 KiB) to 1073741824 (1 GiB), a multiple of 8".to_owned();
+        return Err(Error::Option { option: "segment_bytes", found: bytes.to_string(), expected });
     }
-    Err(Error::Option {
-        option: "segment_bytes",
-        found: bytes.to_string(),
-        expected: "65536 (64 KiB) to 1073741824 (1 GiB), a multiple of 8".to_owned(),
-    })
+    match options.disk_capacity.filter(|capacity| *capacity < SEGMENTS_MIN * bytes) {
+        None => Ok(()),
+        Some(capacity) => {
+            let least = SEGMENTS_MIN * bytes;
+            let expected = format!("at least {least}, {SEGMENTS_MIN} segments of {bytes}");
+            Err(Error::Option { option: "disk_capacity", found: capacity.to_string(), expected })
+        }
+    }
 }
 
 fn path_of(medium: &dyn Medium, name: &str) -> String {
@@ -445,13 +458,15 @@ fn open_segments(
     identity: &Identity,
     numbers: &[u64],
     options: &Options,
+    space: &Space,
 ) -> Result<Vec<SharedSegment>> {
     let mut found: Vec<SharedSegment> = Vec::with_capacity(numbers.len());
     for number in numbers {
         let base = found.last().map_or(0, |segment| segment.base + segment.slots());
         let is_last = Some(number) == numbers.last();
         let writable = !options.read_only;
-        let segment = Segment::open(medium, identity.id, *number, base, writable, writable && is_last)?;
+        let growth_max = is_last.then(|| space.growth_max());
+        let segment = Segment::open(medium, identity.id, *number, base, writable, growth_max, space.share(0))?;
         if base + segment.slots() > Address::SLOTS {
             return Err(Error::Full { directory: medium.directory(), segments: base as u64 });
         }

@@ -21,6 +21,7 @@ use super::{
     medium::File,
     on_demand::OnDemand,
     record::{NewRecord, Placing, Record},
+    space::{Share, Space},
 };
 use crate::{Error, Result, slot::Address};
 
@@ -47,8 +48,12 @@ pub(crate) struct Segment {
     pub(crate) found_bytes: u64,
     /// What is wrong with the header, if anything.
     pub(crate) header_damage: Option<String>,
+    /// Whether it can be appended to.
+    pub(crate) can_grow: bool,
     /// What is known of its dead records.
     pub(crate) dead: Dead,
+    /// What its file takes.
+    share: Share,
 }
 
 /// The name of segment `number`.
@@ -65,7 +70,13 @@ pub(crate) fn number_of(name: &str) -> Option<u64> {
 
 impl Segment {
     /// Makes a new segment, its blocks reserved and its first `ready` bytes ready.
-    pub(crate) fn create(medium: Arc<dyn Medium>, header: SegmentHeader, base: usize, ready: u64) -> Result<Self> {
+    pub(super) fn create(
+        medium: Arc<dyn Medium>,
+        header: SegmentHeader,
+        base: usize,
+        ready: u64,
+        share: Share,
+    ) -> Result<Self> {
         let name = name_of(header.number);
         let path = format!("{}/{name}", medium.directory());
         let unfinished = format!("{name}.new");
@@ -101,20 +112,25 @@ impl Segment {
             flushed: RECORDS_START,
             found_bytes: 0,
             header_damage: None,
+            can_grow: true,
             dead: Dead::default(),
+            share,
         };
         segment.make_ready(ready).map_err(undo)?;
+        segment.share.set(header.capacity);
         Ok(segment)
     }
 
-    /// Opens the segment `number`; `append` maps it up to its capacity so that it can go on.
-    pub(crate) fn open(
+    /// Opens the segment `number`; one that needs at most `growth_max` more bytes for that, if any are said, is mapped up to its
+    /// capacity so that it can go on.
+    pub(super) fn open(
         medium: &Arc<dyn Medium>,
         store: [u8; 16],
         number: u64,
         base: usize,
         writable: bool,
-        append: bool,
+        growth_max: Option<u64>,
+        share: Share,
     ) -> Result<Self> {
         let name = name_of(number);
         let path = format!("{}/{name}", medium.directory());
@@ -138,10 +154,12 @@ impl Segment {
         if head[80..].iter().any(|byte| *byte != 0) {
             header_damage.get_or_insert("the words behind the header are not zero".to_owned());
         }
-        let append = append && header_damage.is_none() && capacity <= 1 << 30;
+        let may_grow = growth_max.is_some_and(|growth_max| capacity - found_bytes <= growth_max);
+        let append = writable && may_grow && header_damage.is_none() && capacity <= 1 << 30;
         if append && capacity > found_bytes {
             file.set_bytes(capacity).map_err(io("extend"))?;
         }
+        share.set(if append { capacity } else { found_bytes });
         let map = file.map(if append { capacity } else { found_bytes }, append).map_err(io("map"))?;
         let file = OnDemand::new(medium.clone(), name, writable, file);
         let segment = Self {
@@ -155,7 +173,9 @@ impl Segment {
             flushed,
             found_bytes,
             header_damage,
+            can_grow: append,
             dead: Dead::default(),
+            share,
             path,
         };
         if !append {
@@ -189,6 +209,7 @@ impl Segment {
         if let Some(map) = &self.map {
             map.forget();
         }
+        self.share.set(0);
     }
 
     /// The path for messages.
@@ -390,7 +411,9 @@ impl Segment {
 
     /// Gives back what lies behind `end`.
     pub(crate) fn trim(&self, end: u64) -> Result<()> {
-        self.file.set_bytes(end).map_err(Error::io("trim", &self.path, end))
+        self.file.set_bytes(end).map_err(Error::io("trim", &self.path, end))?;
+        self.share.set(end);
+        Ok(())
     }
 
     /// Shows the record at `offset`.
@@ -503,7 +526,7 @@ impl Segment {
     ) -> Result<()> {
         let header = SegmentHeader { store, number: self.number, capacity: self.capacity };
         let end = RECORDS_START + bytes.len() as u64;
-        let copy = Self::create(target, header, 0, 0)?;
+        let copy = Self::create(target, header, 0, 0, Space::new(None, 0).share(0))?;
         for (index, chunk) in bytes.chunks(STEP_BYTES as usize).enumerate() {
             copy.write_at(RECORDS_START + index as u64 * STEP_BYTES, chunk)?;
         }
