@@ -7,6 +7,8 @@ use thermocline_tiers::log::Sealed;
 
 /// So much of the log may be dead, in percent, before anything is compacted that is alive in parts.
 const DEAD_PERCENT_MAX: u64 = 30;
+/// The same of a store that nobody writes to.
+const DEAD_PERCENT_IDLE: u64 = 15;
 /// From here on compaction does not rest.
 const DEAD_PERCENT_PRESSING: u64 = 45;
 /// So many segments are compacted together: they share a flush.
@@ -21,6 +23,8 @@ const DEAD_PERCENT_FIRST: u64 = 20;
 pub(crate) enum Effort {
     /// Only what pays.
     Steady,
+    /// What pays as long as nobody else has work.
+    Idle,
     /// Whatever gives anything back.
     Full,
 }
@@ -87,7 +91,8 @@ pub(crate) fn choose_for_room(sealed: &[Sealed], bytes_max: u64) -> (Vec<Sealed>
 
 fn choose_one(sealed: &[Sealed], effort: Effort) -> Option<Sealed> {
     let (dead, all) = dead_and_all(sealed);
-    let has_much = dead * 100 > all * DEAD_PERCENT_MAX;
+    let percent_max = if effort == Effort::Idle { DEAD_PERCENT_IDLE } else { DEAD_PERCENT_MAX };
+    let has_much = dead * 100 > all * percent_max;
     let newest = sealed.iter().map(|segment| segment.number).max()?;
     let benefit = |segment: &Sealed| {
         let live = live_bytes(segment) as f64 / segment.bytes.max(1) as f64;
@@ -120,6 +125,8 @@ mod tests {
         assert_eq!(numbers(&[], Effort::Full), []);
         assert_eq!(numbers(&[0, 0, 1000], Effort::Steady), [3]);
         assert_eq!(numbers(&[100, 200, 100], Effort::Steady), []);
+        assert_eq!(numbers(&[300, 300, 100], Effort::Steady), []);
+        assert_eq!(numbers(&[300, 300, 100], Effort::Idle), [1, 2]);
         assert_eq!(numbers(&[100, 200, 0], Effort::Full), [2, 1]);
         assert_eq!(numbers(&[200, 900, 200], Effort::Steady), [2], "until little is dead");
         assert_eq!(numbers(&[500, 500, 500], Effort::Full), [1, 2, 3], "of like ones the oldest");

@@ -9,7 +9,7 @@ use std::{
     ops::AddAssign,
     sync::{MutexGuard, PoisonError},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use thermocline_eviction::History;
@@ -63,7 +63,13 @@ impl AddAssign for Compacted {
 pub(crate) struct Compaction {
     cold: Option<Cold>,
     credit: Cell<u64>,
+    /// How far the log had grown when that was last looked at, and since when it has not.
+    quiet: Option<(u64, Instant)>,
+    has_rested: bool,
 }
+
+/// When nothing was written for so long, what is reserved is given back.
+const REST_AFTER: Duration = Duration::from_secs(2);
 
 impl Compaction {
     pub(crate) fn cold(&self) -> Option<&Cold> {
@@ -182,8 +188,44 @@ impl Core {
         }
         match self.compact_chosen(&mut compaction, Effort::Steady)? {
             Some(_) => Ok(Next::Again),
-            None => self.log.seal_cold(&mut compaction.cold).map(|()| Next::Done),
+            None => {
+                self.log.seal_cold(&mut compaction.cold)?;
+                self.rest(&mut compaction)
+            }
         }
+    }
+
+    /// Waits until nobody has written for a while, then compacts what is worth it only now, and gives back what is reserved.
+    fn rest(&self, compaction: &mut Compaction) -> Result<Next> {
+        let position = self.log.position();
+        match compaction.quiet {
+            Some((then, _)) if then == position && compaction.has_rested => return Ok(Next::Done),
+            Some((then, since)) if then == position && since.elapsed() >= REST_AFTER => {}
+            Some((then, _)) if then == position => return Ok(Next::Soon),
+            _ => {
+                (compaction.quiet, compaction.has_rested) = (Some((position, Instant::now())), false);
+                return Ok(Next::Soon);
+            }
+        }
+        // What was displaced last lies in segments whose writers have finished.
+        Guard::pin().retire(self.log.quiescer());
+        Guard::reclaim();
+        if self.compact_chosen(compaction, Effort::Idle)?.is_some() {
+            return Ok(Next::Again);
+        }
+        self.log.seal_cold(&mut compaction.cold)?;
+        self.log.rest()?;
+        compaction.has_rested = true;
+        Ok(Next::Done)
+    }
+
+    /// Gives back what is reserved for writes; for tests of what comes after.
+    ///
+    /// # Errors
+    /// [`thermocline_tiers::Error::Io`].
+    pub fn rest_now(&self) -> Result<()> {
+        let _compaction = self.compaction();
+        self.log.rest()
     }
 
     /// Compacts everything that has anything dead in it, now. Returns what that did.
@@ -258,7 +300,7 @@ impl Core {
         pace: Pace,
         aim: Aim,
     ) -> Result<Compacted> {
-        let Compaction { cold, credit } = compaction;
+        let Compaction { cold, credit, .. } = compaction;
         let (mut done, mut emptied) = (Compacted::default(), Vec::new());
         if self.log.is_bounded() {
             self.log.seal_cold_for(cold, chosen.iter().map(|sealed| sealed.bytes).sum())?;

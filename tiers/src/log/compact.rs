@@ -276,6 +276,40 @@ impl Log {
         Ok(())
     }
 
+    /// How far the log has grown, in a number that changes with every write.
+    pub fn position(&self) -> u64 {
+        self.tail().0
+    }
+
+    /// Gives back what is reserved for writes, while there are none: the segment to go on in, and what the one that is appended
+    /// to has not made ready. Under a ceiling what is reserved stays so.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: nothing is lost.
+    pub fn rest(&self) -> Result<()> {
+        if self.space.is_bounded() {
+            return Ok(());
+        }
+        let mut roll = self.lock_roll();
+        let is_unused =
+            |(segment, start): &mut (SharedSegment, u64)| segment.found_bytes == 0 && *start == RECORDS_START;
+        if let Some((spare, _)) = roll.spare.take_if(is_unused) {
+            // Nobody has ever seen it.
+            self.has_spare.store(false, Ordering::Relaxed);
+            self.flusher.remove(|listed| listed.number == spare.number);
+            spare.dead.is_gone.store(true, Ordering::Release);
+            let removed = self.medium.remove(&segment::name_of(spare.number));
+            removed.map_err(Error::io("remove", spare.path(), 0))?;
+            Guard::pin().retire(move || spare.forget());
+        }
+        drop(roll);
+        let tail = self.tail();
+        match self.table.get(tail.base()).filter(|_| tail.is_somewhere()) {
+            Some(active) => active.shorten(),
+            None => Ok(()),
+        }
+    }
+
     fn segment_at(&self, base: usize) -> Result<&SharedSegment> {
         let gone = || Error::Corrupt { file: self.directory(), offset: 0, what: format!("no segment in slot {base}") };
         self.table.get(base).ok_or_else(gone)

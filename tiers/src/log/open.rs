@@ -232,6 +232,12 @@ impl Log {
                 && segment.capacity <= self.options.segment_bytes.max(Address::SLOT_BYTES)
                 && segment.can_grow
         });
+        let resumed_number = resumed.map(|(segment, _)| segment.number);
+        for (segment, scanned) in self.found.iter().zip(scanned) {
+            if resumed_number != Some(segment.number) && scanned.damaged.is_empty() {
+                segment.give_back_behind(scanned.end)?;
+            }
+        }
         let mut roll = self.lock_roll();
         let quiescent = resumed.map_or(Tail::new(roll.next_slot, 0), |(segment, end)| Tail::new(segment.base, end));
         // Release: pairs with the Acquire in `is_quiescent`; nobody writes yet.

@@ -41,7 +41,8 @@ pub(crate) struct Segment {
     map: Option<Map>,
     /// Every byte below is allocated, and mapped writable if there is a map.
     ready: AtomicU64,
-    readying: Mutex<()>,
+    /// Whether the bytes behind `ready` were given back.
+    readying: Mutex<bool>,
     /// The header's words as read at open: all below was flushed once.
     pub(crate) flushed: u64,
     /// Bytes of the file when it was opened; 0 if it was made by this process.
@@ -108,7 +109,7 @@ impl Segment {
             file: OnDemand::new(medium.clone(), name.clone(), true, file),
             map,
             ready: AtomicU64::new(0),
-            readying: Mutex::new(()),
+            readying: Mutex::new(false),
             flushed: RECORDS_START,
             found_bytes: 0,
             header_damage: None,
@@ -169,7 +170,7 @@ impl Segment {
             file,
             map,
             ready: AtomicU64::new(0),
-            readying: Mutex::new(()),
+            readying: Mutex::new(false),
             flushed,
             found_bytes,
             header_damage,
@@ -255,7 +256,12 @@ impl Segment {
     fn make_ready_now(&self, to: u64) -> Result<()> {
         let to = to.next_multiple_of(STEP_BYTES).min(self.capacity);
         // Guards nothing but the order of the steps: two threads must not zero what one of them filled.
-        let _one = self.readying.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut is_short = self.readying.lock().unwrap_or_else(PoisonError::into_inner);
+        if *is_short {
+            self.file.allocate(self.capacity).map_err(Error::io("allocate", &self.path, self.ready()))?;
+            self.share.set(self.capacity);
+            *is_short = false;
+        }
         let mut from = self.ready();
         assert!(from > 0 || self.found_bytes == 0, "a segment found at open is resumed before it grows");
         while from < to {
@@ -407,6 +413,31 @@ impl Segment {
     /// Flushes `file`, which is this segment's; if that fails nobody knows what is durable.
     pub(crate) fn flush_file(&self, file: &dyn File) -> Result<()> {
         file.flush().map_err(Error::io("flush", &self.path, 0))
+    }
+
+    /// Gives back what a process that was killed had reserved behind `end`, where the records of this segment end for good.
+    pub(crate) fn give_back_behind(&self, end: u64) -> Result<()> {
+        let end = end.max(RECORDS_START);
+        if self.found_bytes <= end + STEP_BYTES / 512 {
+            return Ok(());
+        }
+        if self.flushed > end {
+            // Or the next process would take it for a file that was cut.
+            self.note_flushed(end)?;
+            self.flush()?;
+        }
+        self.trim(end)
+    }
+
+    /// Gives back what is reserved and was not made ready, until somebody needs it.
+    pub(crate) fn shorten(&self) -> Result<()> {
+        let mut is_short = self.readying.lock().unwrap_or_else(PoisonError::into_inner);
+        let ready = self.ready();
+        if !*is_short && ready >= RECORDS_START && ready < self.capacity {
+            self.trim(ready)?;
+            *is_short = true;
+        }
+        Ok(())
     }
 
     /// Gives back what lies behind `end`.
