@@ -215,9 +215,10 @@ impl Log {
             return Ok(());
         }
         self.settle_doubt()?;
-        let mut last = None;
+        let (mut last, mut ends) = (None, Vec::new());
         for (segment, scanned) in self.found.iter().zip(scanned) {
             let end = self.repair(segment, scanned)?;
+            ends.push(end);
             if end > segment.flushed {
                 self.flusher.add(segment.clone());
             }
@@ -233,9 +234,10 @@ impl Log {
                 && segment.can_grow
         });
         let resumed_number = resumed.map(|(segment, _)| segment.number);
-        for (segment, scanned) in self.found.iter().zip(scanned) {
+        for ((segment, scanned), end) in self.found.iter().zip(scanned).zip(ends) {
             if resumed_number != Some(segment.number) && scanned.damaged.is_empty() {
-                segment.give_back_behind(scanned.end)?;
+                // Behind the last record, not behind what was torn: that is zeros by now, and what a file has is noted as flushed.
+                segment.give_back_behind(end)?;
             }
         }
         let mut roll = self.lock_roll();
