@@ -16,12 +16,17 @@ use crate::{Durability, Error, Result, Store};
 #[must_use = "a builder does nothing until `open`"]
 pub struct Builder {
     options: Options,
+    /// What the user said of it.
+    segment_bytes: Option<u64>,
     mapped: bool,
 }
 
+/// A ceiling is so many segments or more, unless the user says how large those are.
+const SEGMENTS_AT_CEILING: u64 = 16;
+
 impl Default for Builder {
     fn default() -> Self {
-        Self { options: Options::default(), mapped: true }
+        Self { options: Options::default(), segment_bytes: None, mapped: true }
     }
 }
 
@@ -52,9 +57,19 @@ impl Builder {
         self
     }
 
-    /// Bytes of a segment of the log, 64 KiB to 1 GiB, a multiple of 8. Default: 64 MiB.
+    /// Bytes of a segment of the log, 64 KiB to 1 GiB, a multiple of 8. Default: 64 MiB, or a sixteenth of the
+    /// [`disk_capacity`](Self::disk_capacity) if that is less.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
-        self.options.segment_bytes = bytes;
+        self.segment_bytes = Some(bytes);
+        self
+    }
+
+    /// The most that the files of the log may take, space reserved for writes and for compaction included. Default: as much as
+    /// there is. At least four segments. When it is reached the entries go that were written longest ago, a segment at a
+    /// time; those that came back lately stay, as far as half of the space that comes free. Each that goes is counted in
+    /// `stats().evictions.disk_capacity`, and the last ones are in the eviction log.
+    pub fn disk_capacity(mut self, bytes: u64) -> Self {
+        self.options.disk_capacity = Some(bytes);
         self
     }
 
@@ -83,13 +98,16 @@ impl Builder {
     /// [`Error::Option`] for options that need a directory.
     pub fn in_memory(self) -> Result<Store> {
         self.check()?;
-        let refused = [("read_only", self.options.read_only), ("memory_capacity", self.options.memory_capacity == 0)];
-        if let Some((option, _)) = refused.into_iter().find(|(_, is_refused)| *is_refused) {
-            let found = if option == "read_only" { "a store in memory" } else { "0" };
-            let expected = if option == "read_only" { "a store in a directory" } else { "a number above zero" };
+        let directory = ("a store in memory", "a store in a directory");
+        let refused = [
+            ("read_only", self.options.read_only, directory),
+            ("disk_capacity", self.options.disk_capacity.is_some(), directory),
+            ("memory_capacity", self.options.memory_capacity == 0, ("0", "a number above zero")),
+        ];
+        if let Some((option, _, (found, expected))) = refused.into_iter().find(|(_, is_refused, _)| *is_refused) {
             return Err(Error::Option { option, found: found.to_owned(), expected: expected.to_owned() });
         }
-        let options = Options { in_memory: true, create: true, ..self.options };
+        let options = Options { in_memory: true, create: true, ..self.sized() };
         Engine::open(Arc::new(Volatile::default()), options).map(Store::new)
     }
 
@@ -99,6 +117,14 @@ impl Builder {
             return Err(Error::Option { option: "time_to_live", found, expected });
         }
         Ok(())
+    }
+
+    /// The options, with segments of a size that suits the ceiling.
+    fn sized(&self) -> Options {
+        let default = Options::default().segment_bytes;
+        let suits = |capacity: u64| (capacity / SEGMENTS_AT_CEILING + 1).next_power_of_two() / 2;
+        let suiting = self.options.disk_capacity.map_or(default, |capacity| suits(capacity).clamp(64 << 10, default));
+        Options { segment_bytes: self.segment_bytes.unwrap_or(suiting), ..self.options.clone() }
     }
 
     /// Opens the store in the directory `dir`, which is made if it is missing.
@@ -120,6 +146,6 @@ impl Builder {
             _ => Error::Io { action: "open", file: dir.display().to_string(), offset: 0, source },
         })?;
         let disk = if self.mapped { disk } else { disk.without_maps() };
-        Engine::open(Arc::new(disk), self.options).map(Store::new)
+        Engine::open(Arc::new(disk), self.sized()).map(Store::new)
     }
 }

@@ -81,6 +81,34 @@ fn a_store_gives_space_back_by_itself() {
 }
 
 #[test]
+fn a_store_that_rests_takes_little_more_than_what_is_alive() {
+    let dir = tempfile::tempdir().unwrap();
+    // Of the default size: what is reserved is most of it.
+    let store = Store::builder().memory_capacity(0).open(dir.path()).unwrap();
+    for version in 0..4 {
+        (0..200_000_u32).for_each(|key| store.insert(key.to_le_bytes(), value(key, version)).unwrap());
+    }
+    let live = store.stats().log.live_bytes;
+    let is_small = || bytes_on_disk(&dir) <= live * 3 / 2 + (16 << 20);
+    assert!(!is_small(), "{} bytes while it works", bytes_on_disk(&dir));
+    let start = std::time::Instant::now();
+    while !is_small() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{} bytes, {:?}", bytes_on_disk(&dir), store.stats());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    (0..300_000_u32).for_each(|key| store.insert(key.to_le_bytes(), value(key, 4)).unwrap());
+    let (len, records) = (store.len(), store.verify().unwrap());
+    assert_eq!((len, records.damaged.len()), (300_000, 0));
+    assert!(store.health().is_well(), "{:?}", store.health());
+    drop(store);
+    let store = open(&dir, 0);
+    assert_eq!(store.len(), len);
+    (0..300_000_u32).step_by(7).for_each(|key| {
+        assert_eq!(store.get(key.to_le_bytes()).unwrap().unwrap(), value(key, 4));
+    });
+}
+
+#[test]
 fn removals_are_forgotten_when_nothing_is_left_that_they_remove() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(&dir, 1 << 20);

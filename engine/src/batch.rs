@@ -4,7 +4,7 @@
 //! call returns, whatever failed in between.
 
 use thermocline_tiers::{
-    Guard, Kind, Result,
+    Error, Guard, Kind, Result,
     log::{Header, NewRecord, RecordKind, Survives},
 };
 
@@ -20,10 +20,19 @@ impl Core {
     /// # Errors
     /// As for [`insert`](Self::insert); some of the pairs may have been written.
     pub fn insert_many(&self, pairs: &[(&[u8], &[u8])], attributes: &Attributes) -> Result<()> {
+        let mut left = pairs;
+        match self.insert_some(&mut left, attributes) {
+            Err(full @ Error::DiskCapacity { .. }) => self.with_room(full, || self.insert_some(&mut left, attributes)),
+            done => done,
+        }
+    }
+
+    /// Writes pairs and takes those off that were written, with sequences that are drawn under the guard of their writing.
+    fn insert_some(&self, pairs: &mut &[(&[u8], &[u8])], attributes: &Attributes) -> Result<()> {
         let deadline_ms = self.deadline_ms(attributes.ttl)?;
         let guard = Guard::pin();
         let first = self.clock.draw(pairs.len() as u64);
-        let records = (first..).zip(pairs).map(|(sequence, (key, value))| {
+        let records = (first..).zip(*pairs).map(|(sequence, (key, value))| {
             let header = Header { kind: RecordKind::Value, sequence, deadline_ms };
             NewRecord { header, namespace: 0, key, value }
         });
@@ -32,7 +41,9 @@ impl Core {
             return records.into_iter().try_for_each(|record| self.write_in_memory(hash(&record), &record, &guard));
         }
         let survives = attributes.durability.unwrap_or(self.options.durability).survives();
-        self.write_many(&records.collect::<Vec<_>>(), survives, &guard).map(|_| ())
+        let (count, _, written) = self.write_many(&records.collect::<Vec<_>>(), survives, &guard);
+        *pairs = &pairs[count..];
+        written
     }
 
     /// Removes all `keys`, with one flush if that is to be durable; returns how many were there.
@@ -43,6 +54,16 @@ impl Core {
         if self.options.in_memory {
             return keys.iter().try_fold(0, |count, key| Ok(count + u64::from(self.remove(key)?)));
         }
+        let mut count = 0;
+        // Whatever went is not there the second time.
+        match self.remove_some(keys, &mut count) {
+            Err(full @ Error::DiskCapacity { .. }) => self.with_room(full, || self.remove_some(keys, &mut count)),
+            done => done,
+        }?;
+        Ok(count)
+    }
+
+    fn remove_some(&self, keys: &[&[u8]], count: &mut u64) -> Result<()> {
         let guard = Guard::pin();
         let mut records = Vec::new();
         for key in keys {
@@ -51,17 +72,23 @@ impl Core {
                 records.push(NewRecord { header, namespace: 0, key, value: &[] });
             }
         }
-        self.write_many(&records, self.options.durability.survives(), &guard)
+        let (_, displaced, written) = self.write_many(&records, self.options.durability.survives(), &guard);
+        *count += displaced;
+        written
     }
 
-    /// Appends records, makes them durable if they are to be, and publishes them; returns how many displaced a value.
-    fn write_many(&self, records: &[NewRecord<'_>], survives: Survives, guard: &Guard) -> Result<u64> {
+    /// Appends records, makes them durable if they are to be, and publishes them; returns how many were appended, how many of
+    /// those displaced a value, and what went wrong.
+    fn write_many(&self, records: &[NewRecord<'_>], survives: Survives, guard: &Guard) -> (usize, u64, Result<()>) {
         let hashes: Vec<_> = records.iter().map(|record| self.log.keys().hash(record.key)).collect();
         let known = hashes.iter().zip(records).map(|(hash, record)| self.known(*hash, record.key, guard));
-        let known = known.collect::<Result<Vec<_>>>()?;
+        let known = match known.collect::<Result<Vec<_>>>() {
+            Ok(known) => known,
+            Err(error) => return (0, 0, Err(error)),
+        };
         let (placed, appended) = self.log.append_many(records, survives);
         let durable = self.make_durable(survives);
-        let (mut displaced, mut published) = (0, Ok(()));
+        let (count, mut displaced, mut published) = (placed.len(), 0, Ok(()));
         // One that fails does not keep the others from being seen: they are in the log.
         for (index, placed) in placed.into_iter().enumerate() {
             if let Some(hash) = hashes.get(index + PREFETCHED) {
@@ -72,6 +99,7 @@ impl Core {
                 Err(error) => published = published.and(Err(error)),
             }
         }
-        appended.and(durable).and(published).map(|()| displaced)
+        // What befell those that were appended comes first: the others may be tried again.
+        (count, displaced, durable.and(published).and(appended))
     }
 }

@@ -5,19 +5,21 @@
 //! is durable too.
 
 use std::{
+    cell::Cell,
     ops::AddAssign,
     sync::{MutexGuard, PoisonError},
     thread,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
+use thermocline_eviction::History;
 use thermocline_tiers::{
-    Guard, Kind, Location, Result,
-    log::{Cold, Header, NewRecord, RecordKind, Sealed, scan::Found as Scanned},
+    Error, Guard, Kind, Location, Result,
+    log::{self, Cold, Header, NewRecord, RecordKind, Sealed, scan::Found as Scanned},
 };
 
 use crate::{
-    choice::{Effort, choose, is_pressing},
+    choice::{Aim, Effort, choose, is_pressing},
     counters::Count,
     engine::Core,
     found::{Found, is_same},
@@ -29,6 +31,8 @@ use crate::{
 const STEP_BYTES: u64 = 1 << 20;
 /// So many records are looked at while exchanges wait.
 const CHUNK: usize = 256;
+/// For each byte of a segment that is emptied for lack of room so much of one may stay, now or of the next ones.
+const READMITTED_PART: u64 = 2;
 
 /// What a compaction did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,16 +57,34 @@ impl AddAssign for Compacted {
     }
 }
 
-/// What is kept between two compactions: the cold segment that is not full.
+/// What is kept between two compactions: the cold segment that is not full, and how much may stay of what is emptied for lack
+/// of room.
 #[derive(Debug, Default)]
 pub(crate) struct Compaction {
     cold: Option<Cold>,
+    credit: Cell<u64>,
+    /// How far the log had grown when that was last looked at, and since when it has not.
+    quiet: Option<(u64, Instant)>,
+    has_rested: bool,
+}
+
+/// When nothing was written for so long, what is reserved is given back.
+const REST_AFTER: Duration = Duration::from_secs(2);
+
+impl Compaction {
+    pub(crate) fn cold(&self) -> Option<&Cold> {
+        self.cold.as_ref()
+    }
+
+    pub(crate) fn cold_mut(&mut self) -> &mut Option<Cold> {
+        &mut self.cold
+    }
 }
 
 /// How a record of a segment stands.
 enum Standing {
-    /// Its key's slot names it, or a record in memory whose home it is.
-    Needed,
+    /// Its key's slot names it, or a record in memory whose home it is; what is remembered of the key.
+    Needed(u16),
     /// The key has something newer.
     Superseded,
     /// The key has no slot.
@@ -78,13 +100,44 @@ struct Move {
     bytes: u64,
     /// Of a value.
     sequence: Option<u64>,
-    /// What a value took that has expired.
-    expired_bytes: Option<u64>,
+    /// Why its key goes, and what its value took, if it does.
+    leaves: Option<(Why, u64)>,
+}
+
+/// Why a key goes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Expired,
+    /// There is no room for it.
+    Evicted,
+}
+
+impl Move {
+    /// Whether the key goes only with the file: nothing else keeps it from coming back.
+    fn is_late(&self) -> bool {
+        self.to.is_nothing() && matches!(self.leaves, Some((Why::Evicted, _)))
+    }
+}
+
+/// A segment that is being emptied.
+struct Emptying<'a> {
+    sealed: &'a Sealed,
+    aim: Aim,
+    /// Bytes that may stay.
+    credit: &'a Cell<u64>,
+    /// Keys that go with the file, in the order of their places.
+    late: Vec<Move>,
+}
+
+impl Emptying<'_> {
+    fn is_late(&self, at: Location) -> bool {
+        self.late.binary_search_by_key(&at.address(), |moved| moved.from.address()).is_ok()
+    }
 }
 
 /// How fast a segment is gone over.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Pace {
+pub(crate) enum Pace {
     Steady,
     /// As long as it works, so long it rests.
     Resting,
@@ -99,7 +152,7 @@ enum Pass {
 }
 
 impl Core {
-    fn compaction(&self) -> MutexGuard<'_, Compaction> {
+    pub(crate) fn compaction(&self) -> MutexGuard<'_, Compaction> {
         // What a compaction that panicked left is whole: a cold segment says itself where it ends.
         self.compaction.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -117,19 +170,62 @@ impl Core {
         }
         self.compactor.wake(|| {
             let this = self.this.clone();
-            Box::new(move || match this.upgrade() {
-                Some(core) => core.compact_next().map_err(|error| error.to_string()),
-                None => Ok(Next::Done),
+            Box::new(move || match this.upgrade().map_or(Ok(Next::Done), |core| core.compact_next()) {
+                // What went is given back when those are gone who still look into it.
+                Err(Error::DiskCapacity { .. }) => Ok(Next::Soon),
+                done => done.map_err(|error| error.to_string()),
             })
         });
     }
 
     fn compact_next(&self) -> Result<Next> {
         let mut compaction = self.compaction();
+        if self.log.lacks_room() {
+            // Before a writer has to wait for it.
+            self.empty_some(&mut compaction)?;
+            self.wake_ahead();
+            return Ok(if self.log.lacks_room() { Next::Soon } else { Next::Again });
+        }
         match self.compact_chosen(&mut compaction, Effort::Steady)? {
             Some(_) => Ok(Next::Again),
-            None => self.log.seal_cold(&mut compaction.cold).map(|()| Next::Done),
+            None => {
+                self.log.seal_cold(&mut compaction.cold)?;
+                self.rest(&mut compaction)
+            }
         }
+    }
+
+    /// Waits until nobody has written for a while, then compacts what is worth it only now, and gives back what is reserved.
+    fn rest(&self, compaction: &mut Compaction) -> Result<Next> {
+        let position = self.log.position();
+        match compaction.quiet {
+            Some((then, _)) if then == position && compaction.has_rested => return Ok(Next::Done),
+            Some((then, since)) if then == position && since.elapsed() >= REST_AFTER => {}
+            Some((then, _)) if then == position => return Ok(Next::Soon),
+            _ => {
+                (compaction.quiet, compaction.has_rested) = (Some((position, Instant::now())), false);
+                return Ok(Next::Soon);
+            }
+        }
+        // What was displaced last lies in segments whose writers have finished.
+        Guard::pin().retire(self.log.quiescer());
+        Guard::reclaim();
+        if self.compact_chosen(compaction, Effort::Idle)?.is_some() {
+            return Ok(Next::Again);
+        }
+        self.log.seal_cold(&mut compaction.cold)?;
+        self.log.rest()?;
+        compaction.has_rested = true;
+        Ok(Next::Done)
+    }
+
+    /// Gives back what is reserved for writes; for tests of what comes after.
+    ///
+    /// # Errors
+    /// [`thermocline_tiers::Error::Io`].
+    pub fn rest_now(&self) -> Result<()> {
+        let _compaction = self.compaction();
+        self.log.rest()
     }
 
     /// Compacts everything that has anything dead in it, now. Returns what that did.
@@ -143,16 +239,22 @@ impl Core {
             return Ok(done);
         }
         self.sync()?;
-        self.log.roll(self.clock.now_ms())?;
+        match self.log.roll(self.clock.now_ms()) {
+            // What is dead in the segment that is appended to goes when there is room for another.
+            Err(Error::DiskCapacity { .. }) => {}
+            rolled => rolled?,
+        }
         // Those who write now may write to a segment that is full.
         Guard::pin().retire(self.log.quiescer());
         Guard::wait_for_others();
         let mut compaction = self.compaction();
         // A segment that was chosen once has nothing dead in it afterwards; what dies meanwhile is for the next time.
         for _ in 0..self.log.sealed(compaction.cold.as_ref(), self.clock.now_ms())?.len() {
-            match self.compact_chosen(&mut compaction, Effort::Full)? {
-                Some(one) => done += one,
-                None => break,
+            match self.compact_chosen(&mut compaction, Effort::Full) {
+                Ok(Some(one)) => done += one,
+                // Under a ceiling some of it may have to wait until there is room for what stays.
+                Ok(None) | Err(Error::DiskCapacity { .. }) => break,
+                Err(error) => return Err(error),
             }
         }
         self.log.seal_cold(&mut compaction.cold)?;
@@ -170,7 +272,7 @@ impl Core {
         let mut compaction = self.compaction();
         let sealed = self.log.sealed(compaction.cold.as_ref(), self.clock.now_ms())?;
         let chosen = sealed.get((number % sealed.len().max(1) as u64) as usize).copied();
-        self.compact_segments(chosen.as_slice(), &mut compaction.cold, Pace::Steady)
+        self.compact_segments(chosen.as_slice(), &mut compaction, Pace::Steady, Aim::Keep)
     }
 
     /// Ends what is half done; the thread has stopped.
@@ -180,20 +282,36 @@ impl Core {
 
     fn compact_chosen(&self, compaction: &mut Compaction, effort: Effort) -> Result<Option<Compacted>> {
         let sealed = self.log.sealed(compaction.cold.as_ref(), self.clock.now_ms())?;
-        let chosen = choose(&sealed, effort);
+        // Under a ceiling as much at a time as there is always room for.
+        let bytes_max = if self.log.is_bounded() { self.options.segment_bytes } else { u64::MAX };
+        let chosen = choose(&sealed, effort, bytes_max);
         let pace = if effort == Effort::Full || is_pressing(&sealed) { Pace::Steady } else { Pace::Resting };
         match chosen.is_empty() {
             true => Ok(None),
-            false => self.compact_segments(&chosen, &mut compaction.cold, pace).map(Some),
+            false => self.compact_segments(&chosen, compaction, pace, Aim::Keep).map(Some),
         }
     }
 
     /// Compacts some segments together: they share the waits and the flush of what made their records needless.
-    fn compact_segments(&self, chosen: &[Sealed], cold: &mut Option<Cold>, pace: Pace) -> Result<Compacted> {
+    pub(crate) fn compact_segments(
+        &self,
+        chosen: &[Sealed],
+        compaction: &mut Compaction,
+        pace: Pace,
+        aim: Aim,
+    ) -> Result<Compacted> {
+        let Compaction { cold, credit, .. } = compaction;
         let (mut done, mut emptied) = (Compacted::default(), Vec::new());
+        if self.log.is_bounded() {
+            self.log.seal_cold_for(cold, chosen.iter().map(|sealed| sealed.bytes).sum())?;
+        }
         for sealed in chosen {
-            if self.move_living(sealed, cold, Pass::First(pace), &mut done)?.is_some() {
-                emptied.push(sealed);
+            let mut emptying = Emptying { sealed, aim, credit, late: Vec::new() };
+            if aim == Aim::Evict {
+                credit.set((credit.get() + sealed.bytes / READMITTED_PART).min(self.options.segment_bytes));
+            }
+            if self.move_living(&mut emptying, cold, Pass::First(pace), &mut done)?.is_some() {
+                emptied.push(emptying);
             }
         }
         let mut has_moved = true;
@@ -202,10 +320,10 @@ impl Core {
             Guard::wait_for_others();
             has_moved = false;
             let mut looked_at = Vec::new();
-            for sealed in emptied {
-                if let Some(count) = self.move_living(sealed, cold, Pass::Again, &mut done)? {
+            for mut emptying in emptied {
+                if let Some(count) = self.move_living(&mut emptying, cold, Pass::Again, &mut done)? {
                     has_moved |= count > 0;
-                    looked_at.push(sealed);
+                    looked_at.push(emptying);
                 }
             }
             emptied = looked_at;
@@ -216,8 +334,9 @@ impl Core {
         // What made the others needless is as durable as they were.
         self.let_exchanges_count();
         self.log.flush()?;
-        for sealed in emptied {
-            done.bytes_reclaimed += self.log.drop_sealed(sealed)?;
+        for Emptying { sealed, late, .. } in emptied {
+            let forget = || late.iter().for_each(|moved| self.follow(moved));
+            done.bytes_reclaimed += self.log.drop_sealed(sealed, forget)?;
             (done.segments, done.bytes_read) = (done.segments + 1, done.bytes_read + sealed.bytes);
         }
         let guard = Guard::pin();
@@ -230,13 +349,13 @@ impl Core {
     /// as it is, or the store is being closed.
     fn move_living(
         &self,
-        sealed: &Sealed,
+        emptying: &mut Emptying<'_>,
         cold: &mut Option<Cold>,
         pass: Pass,
         done: &mut Compacted,
     ) -> Result<Option<usize>> {
         let mut moves = Vec::new();
-        let copied = self.copy_living(sealed, cold, pass, &mut moves).and_then(|copied| {
+        let copied = self.copy_living(emptying, cold, pass, &mut moves).and_then(|copied| {
             // Nobody is told to look for a copy that may be lost.
             cold.as_ref().filter(|_| copied > Some(0)).map_or(Ok(()), |cold| self.log.flush_cold(cold))?;
             Ok(copied)
@@ -244,12 +363,14 @@ impl Core {
         let Ok(Some(bytes_written)) = copied else {
             // What was copied is needless, and nothing is added to a segment of which it is not known what the disk has.
             moves.iter().for_each(|moved| self.give_up(moved));
-            *cold = cold.take().filter(|_| copied.is_ok());
+            *cold = cold.take().filter(|_| matches!(copied, Ok(_) | Err(Error::DiskCapacity { .. })));
             return copied.map(|_| None);
         };
         done.bytes_written += bytes_written;
-        moves.iter().try_for_each(|moved| self.follow(moved))?;
-        Ok(Some(moves.len()))
+        moves.iter().filter(|moved| !moved.is_late()).for_each(|moved| self.follow(moved));
+        let count = moves.len();
+        emptying.late.extend(moves.into_iter().filter(Move::is_late));
+        Ok(Some(count))
     }
 
     fn give_up(&self, moved: &Move) {
@@ -261,19 +382,20 @@ impl Core {
     /// Copies what the keys of a segment need; returns the bytes, or `None` if the segment is damaged, or the store ends.
     fn copy_living(
         &self,
-        sealed: &Sealed,
+        emptying: &Emptying<'_>,
         cold: &mut Option<Cold>,
         pass: Pass,
         moves: &mut Vec<Move>,
     ) -> Result<Option<u64>> {
-        let mut written = 0;
+        let (sealed, mut written) = (emptying.sealed, 0);
         let oldest_dead = self.log.oldest_dead_outside(sealed);
         let (mut seen, mut step, mut start) = (0, 0, Instant::now());
         let mut exchanging = None;
         let mut is_ending = false;
         let is_whole = self.log.visit_sealed(sealed, |found, at| {
-            is_ending |= self.compactor.is_ending();
-            if is_ending {
+            // Whoever waits for room at the end needs it for what would be lost.
+            is_ending |= self.compactor.is_ending() && emptying.aim == Aim::Keep;
+            if is_ending || emptying.is_late(at) {
                 return Ok(());
             }
             if pass == Pass::Again && seen % CHUNK == 0 {
@@ -287,21 +409,34 @@ impl Core {
                 thread::sleep(start.elapsed());
                 (step, start) = (0, Instant::now());
             }
-            let Some((header, moved)) = self.judge_scanned(found, at, oldest_dead, pass)? else { return Ok(()) };
+            let stays = pass == Pass::Again || emptying.aim == Aim::Keep;
+            let is_full = found.bytes > emptying.credit.get();
+            let stays = if stays {
+                Stays::All
+            } else if is_full {
+                Stays::None
+            } else {
+                Stays::CameBack
+            };
+            let judged = self.judge_scanned(found, at, oldest_dead, pass, stays)?;
+            let Some((header, moved, why)) = judged else { return Ok(()) };
             let value = if header.kind == RecordKind::Value { found.value } else { &[] };
             let copy = NewRecord { header, namespace: found.namespace, key: found.key, value };
             let to = match moved {
                 Fate::Forgotten => Location::nothing(),
                 Fate::Copied | Fate::CopiedAlone => {
                     written += copy.bytes();
+                    if matches!(stays, Stays::CameBack) {
+                        emptying.credit.set(emptying.credit.get().saturating_sub(copy.bytes()));
+                    }
                     self.log.copy_cold(cold, &copy)?
                 }
             };
             if moved != Fate::CopiedAlone {
                 let sequence = Some(header.sequence).filter(|_| header.kind == RecordKind::Value);
-                let expired_bytes = (header.kind != found.header.kind).then_some(found.bytes);
                 let hash = self.log.keys().hash(found.key);
-                moves.push(Move { hash, from: at, to, bytes: copy.bytes(), sequence, expired_bytes });
+                let leaves = why.map(|why| (why, found.bytes));
+                moves.push(Move { hash, from: at, to, bytes: copy.bytes(), sequence, leaves });
             }
             Ok(())
         })?;
@@ -309,14 +444,15 @@ impl Core {
         Ok((is_whole && !is_ending).then_some(written))
     }
 
-    /// What is to become of a record: the header of its copy, or `None` if no key needs it.
+    /// What is to become of a record: the header of its copy, and why its key goes if it does; or `None` if no key needs it.
     fn judge_scanned(
         &self,
         found: &Scanned<'_>,
         at: Location,
         oldest_dead: u64,
         pass: Pass,
-    ) -> Result<Option<(Header, Fate)>> {
+        stays: Stays,
+    ) -> Result<Option<(Header, Fate, Option<Why>)>> {
         let guard = Guard::pin();
         // What else a key has matters to removals alone: they are needed without a slot, too.
         let is_asked = found.header.kind == RecordKind::Tombstone && pass != Pass::Again;
@@ -325,25 +461,39 @@ impl Core {
         // A removal is needed as long as there may be something older that it removes.
         let is_needless = header.sequence < oldest_dead;
         let tombstone = Header { kind: RecordKind::Tombstone, deadline_ms: 0, ..header };
+        let fate = if is_needless { Fate::Forgotten } else { Fate::Copied };
         Ok(match (header.kind, standing) {
-            (RecordKind::Value, Standing::Needed) if self.is_living_until(header.deadline_ms) => {
-                Some((header, Fate::Copied))
+            (RecordKind::Value, Standing::Needed(history)) => {
+                let is_living = self.is_living_until(header.deadline_ms);
+                let why = if is_living { Why::Evicted } else { Why::Expired };
+                match is_living && self.is_to_stay(history, stays) {
+                    true => Some((header, Fate::Copied, None)),
+                    false => Some((tombstone, fate, Some(why))),
+                }
             }
-            (_, Standing::Needed) if is_needless => Some((tombstone, Fate::Forgotten)),
-            (_, Standing::Needed) => Some((tombstone, Fate::Copied)),
+            (_, Standing::Needed(_)) => Some((tombstone, fate, None)),
             (RecordKind::Tombstone, Standing::Unknown) if !is_needless && pass != Pass::Again => {
-                Some((tombstone, Fate::CopiedAlone))
+                Some((tombstone, Fate::CopiedAlone, None))
             }
             _ => None,
         })
     }
 
+    fn is_to_stay(&self, history: u16, stays: Stays) -> bool {
+        match stays {
+            Stays::All => true,
+            Stays::CameBack => History::from_bits(history).came_back(self.keeper.tick()),
+            Stays::None => false,
+        }
+    }
+
     /// How the record of `key` at `at` stands. Whether the key has something newer costs a look at that, unless it is not asked.
     fn standing(&self, key: &[u8], at: Location, is_asked: bool, guard: &Guard) -> Result<Standing> {
-        let tiers = self.tiers(guard);
-        let found = self.index.find(self.log.keys().hash(key), guard, |there| {
+        let (tiers, hash) = (self.tiers(guard), self.log.keys().hash(key));
+        let found = self.index.find(hash, guard, |there| {
             if there.as_verified() == at {
-                return Ok(Look::Found(Standing::Needed));
+                let history = self.index.touch(hash, there, guard, |history| history);
+                return Ok(Look::Found(Standing::Needed(history.unwrap_or_default())));
             }
             if there.kind() != Kind::Memory && !is_asked {
                 return Ok(Look::Other);
@@ -351,7 +501,7 @@ impl Core {
             tiers.read_to_replace(there, |record| match record {
                 Some(record) if !is_same(record.key(), key) => Look::Other,
                 Some(Found::Memory(record)) if record.home().is_some_and(|home| home.address() == at.address()) => {
-                    Look::Found(Standing::Needed)
+                    Look::Found(Standing::Needed(record.history()))
                 }
                 // Damaged: what it would have taken the place of may come back, should it be gone at the next open.
                 None => Look::Found(Standing::Unknown),
@@ -362,7 +512,7 @@ impl Core {
     }
 
     /// Has whatever names the old place of a record name the new one.
-    fn follow(&self, moved: &Move) -> Result<()> {
+    fn follow(&self, moved: &Move) {
         let guard = Guard::pin();
         loop {
             // As it stands in the slot: read since it came from a snapshot, or not.
@@ -372,8 +522,8 @@ impl Core {
             });
             if let Some((from, history)) = named {
                 if self.index.exchange(moved.hash, from, moved.to, history, &guard) {
-                    self.count_expired(moved, &guard);
-                    return Ok(());
+                    self.note_gone(moved);
+                    return self.count_gone(moved, &guard);
                 }
                 continue;
             }
@@ -384,15 +534,13 @@ impl Core {
                     }
                     _ => Look::Other,
                 })
-            })?;
-            match home {
-                Some(there) if self.rehome(moved, there, &guard) => return Ok(()),
+            });
+            // Memory does not fail.
+            match home.ok().flatten() {
+                Some(there) if self.rehome(moved, there, &guard) => return,
                 Some(_) => {}
                 // Something newer came; the copy is needed no more.
-                None => {
-                    self.give_up(moved);
-                    return Ok(());
-                }
+                None => return self.give_up(moved),
             }
         }
     }
@@ -402,7 +550,7 @@ impl Core {
         let Some(record) = self.memory.record(there, guard) else { return false };
         let header = Header { kind: RecordKind::Value, sequence: record.sequence(), deadline_ms: record.deadline_ms() };
         let copy = NewRecord { header, namespace: 0, key: record.key(), value: record.value() };
-        let home = Some(moved.to).filter(|_| moved.expired_bytes.is_none());
+        let home = Some(moved.to).filter(|_| moved.leaves.is_none());
         let placed = home.and_then(|home| self.memory.place(&copy, Some(home), record.history(), false, guard));
         let to = placed.as_ref().map_or(moved.to, |placed| placed.location());
         if !self.index.exchange(moved.hash, there, to, record.history(), guard) {
@@ -411,21 +559,48 @@ impl Core {
         match placed {
             Some(placed) => placed.published(),
             None => {
-                let has_expired = moved.expired_bytes.is_some();
-                let reason = if has_expired { Count::EvictedExpired } else { Count::EvictedCapacity };
-                self.counters.add_all([(reason, 1), (Count::Demotion, 1)], guard);
-                self.count_expired(moved, guard);
+                let reason = match moved.leaves {
+                    None => Some(Count::EvictedCapacity),
+                    Some((Why::Expired, _)) => Some(Count::EvictedExpired),
+                    // Counted as what left the log.
+                    Some((Why::Evicted, _)) => None,
+                };
+                let counts = reason.into_iter().flat_map(|reason| [(reason, 1), (Count::Demotion, 1)]);
+                self.counters.add_all(counts, guard);
+                self.note_gone(moved);
+                self.count_gone(moved, guard);
             }
         }
         self.memory.retire(there, guard);
         true
     }
 
-    fn count_expired(&self, moved: &Move, guard: &Guard) {
-        if let Some(bytes) = moved.expired_bytes {
-            self.counters.add_all([(Count::Taken, 1), (Count::LiveBytesTaken, bytes)], guard);
+    fn count_gone(&self, moved: &Move, guard: &Guard) {
+        if let Some((why, bytes)) = moved.leaves {
+            let evicted = u64::from(why == Why::Evicted);
+            let counts = [(Count::Taken, 1), (Count::LiveBytesTaken, bytes), (Count::EvictedDiskCapacity, evicted)];
+            self.counters.add_all(counts, guard);
         }
     }
+
+    /// Remembers who had to go for lack of room. The record is there as long as its segment is.
+    fn note_gone(&self, moved: &Move) {
+        if matches!(moved.leaves, Some((Why::Evicted, _))) {
+            let note = |record: log::Record<'_>| {
+                self.keeper.note_eviction(record.key(), Count::EvictedDiskCapacity, self.clock.now_coarse_ms());
+            };
+            // Counted all the same if it cannot be read a second time.
+            let _ = self.log.read_unchecked(moved.from, note);
+        }
+    }
+}
+
+/// What of the living stays.
+#[derive(Clone, Copy)]
+enum Stays {
+    All,
+    CameBack,
+    None,
 }
 
 /// What becomes of a record that is needed.

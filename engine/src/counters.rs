@@ -39,6 +39,8 @@ pub(crate) enum Count {
     EvictedCapacity,
     EvictedPressure,
     EvictedManual,
+    /// Entries that left the log, because there was no room for them.
+    EvictedDiskCapacity,
     /// Values that did not get into memory: too large for it, or no room in time.
     Rejected,
 }

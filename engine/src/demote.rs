@@ -102,7 +102,8 @@ impl Core {
     fn give_home(&self, record: &Record<'_>) -> Result<Location> {
         let header = Header { kind: RecordKind::Value, sequence: record.sequence(), deadline_ms: record.deadline_ms() };
         let copy = NewRecord { header, namespace: 0, key: record.key(), value: record.value() };
-        let placed = self.log.append(&copy)?;
+        // Where there is no room, somebody makes it who need not hurry.
+        let placed = self.log.append(&copy).inspect_err(|_| self.wake_compactor())?;
         if placed.wants_ahead {
             self.prepare_ahead();
         }
@@ -140,14 +141,23 @@ impl Core {
         self.let_exchanges_count();
         let mut result = Ok(());
         for block in 0..self.memory.blocks_end() {
-            let guard = Guard::pin();
-            for (_, record) in self.memory.records_of(block, &guard) {
-                if record.home().is_none() {
-                    result = result.and(self.give_home(&record).map(|_| ()));
-                }
-            }
+            let logged = match self.log_dirty_of(block) {
+                Err(full @ Error::DiskCapacity { .. }) => self.with_room(full, || self.log_dirty_of(block)),
+                done => done,
+            };
+            result = result.and(logged);
         }
         self.logging_dirty.fetch_sub(1, Ordering::SeqCst);
+        result
+    }
+
+    fn log_dirty_of(&self, block: usize) -> Result<()> {
+        let (guard, mut result) = (Guard::pin(), Ok(()));
+        for (_, record) in self.memory.records_of(block, &guard) {
+            if record.home().is_none() {
+                result = result.and(self.give_home(&record).map(|_| ()));
+            }
+        }
         result
     }
 
@@ -224,6 +234,11 @@ impl Core {
 
     pub(crate) fn prepare_ahead(&self) {
         self.wake_compactor();
+        self.wake_ahead();
+    }
+
+    /// Has the log readied by its thread.
+    pub(crate) fn wake_ahead(&self) {
         let log = self.log.clone();
         self.ahead.wake(|| {
             Box::new(move || {

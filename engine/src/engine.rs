@@ -53,6 +53,8 @@ pub struct Options {
     pub memory_capacity: u64,
     /// Bytes of memory that are to stay available on the machine.
     pub free_memory_target: Option<u64>,
+    /// The most that the files of the log may take, reserved bytes included; at least four segments.
+    pub disk_capacity: Option<u64>,
     /// Compact behind the callers' backs.
     pub compacts: bool,
     /// Bytes of the log that the next process may have to read: with more, closing leaves it a snapshot of the index.
@@ -74,6 +76,7 @@ impl Default for Options {
             in_memory: false,
             memory_capacity: 64 << 20,
             free_memory_target: None,
+            disk_capacity: None,
             compacts: true,
             snapshot_after: 256 << 10,
             time_to_live: None,
@@ -125,8 +128,12 @@ impl Engine {
     /// # Errors
     /// As [`Log::open`], and [`thermocline_tiers::Error::IndexFull`].
     pub fn open(medium: Arc<dyn Medium>, options: Options) -> Result<Self> {
-        let log_options =
-            log::Options { segment_bytes: options.segment_bytes, read_only: options.read_only, create: options.create };
+        let log_options = log::Options {
+            segment_bytes: options.segment_bytes,
+            read_only: options.read_only,
+            create: options.create,
+            disk_capacity: options.disk_capacity.filter(|_| !options.in_memory && !options.read_only),
+        };
         let log = Arc::new(Log::open(medium, log_options)?);
         let (memory, counters) = (Memory::new(INDEX_BYTES)?, Counters::default());
         let (index, figures) = match snapshot::take_over(&log)? {
@@ -164,7 +171,7 @@ impl Engine {
             this: this.clone(),
         });
         core.start_keeping();
-        if core.log.has_dead() || core.recovery.has_deadlines {
+        if core.log.has_dead() || core.recovery.has_deadlines || core.log.lacks_room() {
             core.wake_compactor();
         }
         Ok(Self { core, is_closed: false })

@@ -32,6 +32,20 @@ impl Core {
         expected: Option<u64>,
         new: Option<&[u8]>,
     ) -> Result<Result<u64, Option<u64>>> {
+        match self.compare_exchange_once(key, expected, new) {
+            Err(full @ Error::DiskCapacity { .. }) => {
+                self.with_room(full, || self.compare_exchange_once(key, expected, new))
+            }
+            done => done,
+        }
+    }
+
+    fn compare_exchange_once(
+        &self,
+        key: &[u8],
+        expected: Option<u64>,
+        new: Option<&[u8]>,
+    ) -> Result<Result<u64, Option<u64>>> {
         let deadline_ms = self.deadline_of(new)?;
         loop {
             let guard = Guard::pin();

@@ -93,9 +93,17 @@ impl Core {
     ///
     /// # Errors
     /// [`Error::TooLarge`], [`Error::Option`] for a time to live of zero, [`Error::ReadOnly`], [`Error::Suspended`],
-    /// [`Error::Io`]: nothing was written then, or at least nothing that counts.
+    /// [`Error::NeverFits`], [`Error::DiskCapacity`], [`Error::Io`]: nothing was written then, or at least nothing that counts.
     #[inline]
     pub fn insert(&self, key: &[u8], value: &[u8], attributes: &Attributes) -> Result<()> {
+        match self.insert_once(key, value, attributes) {
+            Err(full @ Error::DiskCapacity { .. }) => self.with_room(full, || self.insert_once(key, value, attributes)),
+            done => done,
+        }
+    }
+
+    #[inline]
+    fn insert_once(&self, key: &[u8], value: &[u8], attributes: &Attributes) -> Result<()> {
         let deadline_ms = self.deadline_ms(attributes.ttl)?;
         let guard = Guard::pin();
         let hash = self.log.keys().hash(key);
@@ -147,6 +155,7 @@ impl Core {
     /// Writes a record to memory alone; `false` if it does not get in, or if all such records are brought to the log now.
     fn write_volatile(&self, hash: u64, record: &NewRecord<'_>, guard: &Guard) -> Result<bool> {
         self.log.check(record)?;
+        self.log.check_fits(record.bytes())?;
         let _seen = self.exchanging.read().unwrap_or_else(PoisonError::into_inner);
         if self.logging_dirty.load(Ordering::SeqCst) > 0 || self.budget.capacity() == 0 {
             return Ok(false);
@@ -191,11 +200,9 @@ impl Core {
             return Ok(None);
         }
         self.index.find(hash, guard, |at| {
-            self.tiers(guard).read_to_replace(at, |record| {
-                match record.filter(|record| record.key() == key) {
-                    Some(record) => Look::Found((at, record.sequence())),
-                    None => Look::Other,
-                }
+            self.tiers(guard).read_to_replace(at, |record| match record.filter(|record| record.key() == key) {
+                Some(record) => Look::Found((at, record.sequence())),
+                None => Look::Other,
             })
         })
     }
@@ -355,6 +362,13 @@ impl Core {
     /// # Errors
     /// As for [`insert`](Self::insert).
     pub fn remove(&self, key: &[u8]) -> Result<bool> {
+        match self.remove_once(key) {
+            Err(full @ Error::DiskCapacity { .. }) => self.with_room(full, || self.remove_once(key)),
+            done => done,
+        }
+    }
+
+    fn remove_once(&self, key: &[u8]) -> Result<bool> {
         let guard = Guard::pin();
         let hash = self.log.keys().hash(key);
         if !self.is_there(hash, key, &guard)? {

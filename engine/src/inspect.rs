@@ -67,7 +67,7 @@ pub struct IndexStats {
     pub bytes: u64,
 }
 
-/// Why an entry left memory, or did not get in.
+/// Why an entry left, or did not get in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Reason {
@@ -79,6 +79,8 @@ pub enum Reason {
     Pressure,
     /// Somebody said so.
     Manual,
+    /// The log takes as much of the disk as it may: the entry is gone.
+    DiskCapacity,
     /// It did not get in: too large, or no room in time.
     Rejected,
 }
@@ -89,13 +91,14 @@ impl Reason {
             Count::EvictedExpired => Self::Expired,
             Count::EvictedPressure => Self::Pressure,
             Count::EvictedManual => Self::Manual,
+            Count::EvictedDiskCapacity => Self::DiskCapacity,
             Count::Rejected => Self::Rejected,
             _ => Self::Capacity,
         }
     }
 }
 
-/// An entry that left memory.
+/// An entry that left.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Eviction {
@@ -129,6 +132,8 @@ pub struct Evictions {
     pub pressure: u64,
     /// [`Reason::Manual`].
     pub manual: u64,
+    /// [`Reason::DiskCapacity`]: those are gone.
+    pub disk_capacity: u64,
     /// [`Reason::Rejected`].
     pub rejected: u64,
 }
@@ -239,6 +244,7 @@ impl Core {
                 capacity: sum(Count::EvictedCapacity),
                 pressure: sum(Count::EvictedPressure),
                 manual: sum(Count::EvictedManual),
+                disk_capacity: sum(Count::EvictedDiskCapacity),
                 rejected: sum(Count::Rejected),
             },
             promotions: sum(Count::Promotion),

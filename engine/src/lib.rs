@@ -20,6 +20,7 @@ mod inspect;
 mod keeper;
 mod promote;
 mod recover;
+mod room;
 mod seen;
 mod snapshot;
 mod sweep;

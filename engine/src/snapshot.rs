@@ -147,7 +147,7 @@ impl Core {
     /// # Errors
     /// [`Error::Io`], but for a disk that is full: the next process reads the log instead.
     pub(crate) fn save_index(&self) -> Result<()> {
-        if self.options.in_memory || self.options.read_only || !self.log.can_be_covered() {
+        if self.options.in_memory || self.options.read_only || !self.log.can_be_covered(self.len_estimate()) {
             return Ok(());
         }
         if self.log.uncovered_bytes() < self.options.snapshot_after {

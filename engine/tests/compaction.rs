@@ -7,7 +7,7 @@ use std::{
     thread,
 };
 
-use support::{at, key, look, open, small, value};
+use support::{at, damage, key, look, open, small, value};
 use thermocline_engine::medium::Faulty;
 
 #[test]
@@ -31,4 +31,28 @@ fn what_a_cold_segment_gives_back_does_not_disturb_its_readers() {
         }
         is_done.store(true, Ordering::Relaxed);
     });
+}
+
+#[test]
+fn what_a_killed_process_had_reserved_is_given_back_at_open_and_nothing_is_taken_for_damage() {
+    for mapped in [true, false] {
+        let medium = Faulty::new(mapped);
+        let engine = open(&medium, &small()).unwrap();
+        // The last value of a segment does not fit: a good part behind the others is empty.
+        for number in 0..40 {
+            engine.insert(&key(number), &vec![number; 25_000], &at(false)).unwrap();
+        }
+        engine.sync().unwrap();
+        let before = engine.stats().log.bytes;
+        let mut left = medium.after_kill();
+        for when in ["first", "second", "third"] {
+            let engine = open(&left, &small()).unwrap();
+            let bytes = engine.stats().log.bytes;
+            assert!(bytes < 40 * 25_100 + 3 * (64 << 10), "{when}: {bytes} bytes, {before} before");
+            (0..40).for_each(|number| assert_eq!(engine.get(&key(number)).unwrap().unwrap(), vec![number; 25_000]));
+            assert_eq!(damage(&engine), [""; 0], "{when}");
+            engine.sync().unwrap();
+            left = if when == "first" { left.after_kill() } else { left.after_power_cut(3) };
+        }
+    }
 }

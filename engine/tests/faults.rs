@@ -22,6 +22,7 @@ enum Step {
     Exchange { key: u8, remove: bool },
     Sync,
     Compact,
+    Rest,
     Close,
     Drop,
 }
@@ -62,6 +63,8 @@ fn script() -> Vec<Step> {
         Exchange { key: 33, remove: false },
         Insert { key: 5, synced: true },
         Remove(5),
+        Rest,
+        Insert { key: 6, synced: true },
         Compact,
         Close,
         Insert { key: 40, synced: true },
@@ -197,6 +200,10 @@ impl Run {
                     synced.iter().for_each(|()| assert!(!self.suspended, "sync after a flush had failed"));
                     synced.err().iter().for_each(|error| self.note(error));
                 }
+            }
+            Step::Rest => {
+                let rested = engine.rest_now();
+                rested.err().iter().for_each(|error| assert!(error.to_string().contains("faulty"), "{error}"));
             }
             Step::Close => {
                 let engine = self.engine.take().expect("an open store");

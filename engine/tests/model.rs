@@ -86,6 +86,7 @@ impl Run {
             96..97 => self.walk(),
             98..99 if self.random.one_in(2) => self.engine().sync().expect("nothing fails here"),
             98..99 if self.random.one_in(4) => _ = self.engine().compact().expect("nothing fails here"),
+            97..98 if self.random.one_in(2) => self.engine().rest_now().expect("nothing fails here"),
             97..99 => _ = self.engine().compact_any(self.random.0).expect("nothing fails here"),
             _ => self.reopen(),
         }

@@ -133,7 +133,8 @@ impl Run {
                 }
                 result.is_ok()
             }
-            36..38 => self.engine().compact_any(self.version).is_ok(),
+            36..37 => self.engine().compact_any(self.version).is_ok(),
+            37..38 => self.engine().rest_now().is_ok(),
             _ => self.reopen(),
         }
     }

@@ -71,6 +71,11 @@ impl History {
         self.count().into()
     }
 
+    /// Whether the key came more than once, the last time within the half of the clock's round that lies behind `now`.
+    pub fn came_back(self, now: u8) -> bool {
+        self.count() > 1 && self.age(now) < 128
+    }
+
     /// The history after an access at tick `now` to an entry of `weight` bytes.
     #[inline]
     pub(crate) fn accessed(self, now: u8, weight: u32) -> Self {

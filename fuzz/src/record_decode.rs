@@ -115,7 +115,7 @@ impl Life<'_> {
 
     /// Opens the log, whose records are those that were found before.
     fn open(&self, medium: &Faulty) -> Log {
-        let options = Options { segment_bytes: CAPACITY, read_only: false, create: true };
+        let options = Options { segment_bytes: CAPACITY, read_only: false, create: true, disk_capacity: None };
         let log = Log::open(Arc::new(medium.clone()), options).expect("a log whose header is sound");
         let (mut scanned, mut records) = (Vec::new(), Vec::new());
         for index in 0..log.found_count() {

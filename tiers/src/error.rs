@@ -96,6 +96,32 @@ pub enum Error {
         /// How many there are.
         segments: u64,
     },
+    /// The log takes as much of the disk as it may.
+    #[error("{directory}: no room for {bytes} more bytes, {taken} of at most {capacity} are taken (disk_capacity)")]
+    DiskCapacity {
+        /// The store's directory.
+        directory: String,
+        /// Bytes that were needed, those of a whole segment for all but large values.
+        bytes: u64,
+        /// Bytes that the files take.
+        taken: u64,
+        /// Bytes that they may take.
+        capacity: u64,
+    },
+    /// A record could not be kept even if nothing else were there.
+    #[error(
+        "a record of {bytes} bytes never fits: of disk_capacity {capacity} and segments of {segment_bytes} one record can have {bytes_max}"
+    )]
+    NeverFits {
+        /// Bytes of the record, key and header included.
+        bytes: u64,
+        /// The most that would fit.
+        bytes_max: u64,
+        /// The ceiling on the log's files.
+        capacity: u64,
+        /// Bytes of a segment.
+        segment_bytes: u64,
+    },
     /// The system gives no more memory for the index.
     #[error("no memory for more keys: the index has {bytes} bytes, which is all that could be reserved")]
     IndexFull {

@@ -17,11 +17,12 @@ mod open;
 mod record;
 mod segment;
 mod snapshot;
+mod space;
 mod tail;
 
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use crossbeam_utils::CachePadded;
@@ -39,6 +40,7 @@ pub use record::{NewRecord, Record};
 use segment::SharedSegment;
 use snapshot::Snapshot;
 pub use snapshot::{Figures, NewSnapshot};
+use space::Space;
 use tail::{Table, Tail};
 
 use crate::{Error, Result, slot::Location};
@@ -77,6 +79,11 @@ pub struct Log {
     table: Table,
     roll: Mutex<Roll>,
     flusher: Flusher,
+    space: Space,
+    /// The first segment slot that no segment has, for those who do not wait for one that is being made.
+    slots: AtomicUsize,
+    /// The same as it was when every writer that has not finished began: behind it nothing is known of writers.
+    quiet_slots: Arc<AtomicUsize>,
     /// A tail such that every writer that was active when the log ended there has finished.
     quiescent: Arc<AtomicU64>,
     /// A tail below which everything was flushed, and how far that was noted by [`prepare`](Self::prepare).
@@ -186,10 +193,12 @@ impl Log {
     /// writers that are active now have finished.
     pub fn quiescer(&self) -> impl FnOnce() + Send + 'static {
         let tail = Some(self.tail()).filter(|tail| tail.is_somewhere()).map_or(0, |tail| tail.0);
-        let quiescent = self.quiescent.clone();
-        // Release: pairs with the Acquire in `is_quiescent`.
+        let slots = self.slots.load(Ordering::Acquire);
+        let (quiescent, quiet_slots) = (self.quiescent.clone(), self.quiet_slots.clone());
+        // Release: pairs with the Acquire in `is_quiescent` and in `sealed`.
         move || {
             quiescent.fetch_max(tail, Ordering::Release);
+            quiet_slots.fetch_max(slots, Ordering::Release);
         }
     }
 

@@ -83,6 +83,7 @@ fn figures(store: &Store) -> Vec<(&'static str, Figure)> {
         ("misses.expired", Figure::Count(stats.misses.expired)),
         ("insertions", Figure::Count(stats.insertions)),
         ("removals", Figure::Count(stats.removals)),
+        ("evictions.disk_capacity", Figure::Count(stats.evictions.disk_capacity)),
     ]
 }
 

@@ -12,6 +12,7 @@ use super::{
     map::STEP_BYTES,
     record::{NewRecord, Placing},
     segment::{self, Segment, SharedSegment},
+    space::Purpose,
     tail::Tail,
 };
 use crate::{
@@ -324,7 +325,10 @@ impl Log {
         }
         let (segment, offset) = match roll.spare.take() {
             Some(spare) => spare,
-            None => (self.create_segment(&mut roll, self.options.segment_bytes, STEP_BYTES)?, RECORDS_START),
+            None => {
+                let bytes = self.options.segment_bytes;
+                (self.create_segment(&mut roll, bytes, STEP_BYTES, Purpose::Written)?, RECORDS_START)
+            }
         };
         let resumed = if segment.found_bytes > 0 { segment.resume(offset) } else { Ok(()) };
         self.flusher.add(segment.clone());
@@ -346,23 +350,34 @@ impl Log {
     }
 
     /// Makes a segment, in the table. It is to be flushed once it gets a record, and not before.
-    pub(super) fn create_segment(&self, roll: &mut Roll, capacity: u64, ready: u64) -> Result<SharedSegment> {
+    pub(super) fn create_segment(
+        &self,
+        roll: &mut Roll,
+        capacity: u64,
+        ready: u64,
+        purpose: Purpose,
+    ) -> Result<SharedSegment> {
+        self.space.check(capacity, purpose, || self.directory())?;
         let base = roll.next_slot;
         let slots = segment::slots_of(capacity);
         if base + slots > Address::SLOTS {
             return Err(Error::Full { directory: self.directory(), segments: base as u64 });
         }
         let header = SegmentHeader { store: self.identity.id, number: roll.next_number, capacity };
-        let segment = Arc::new(Segment::create(self.medium.clone(), header, base, ready)?);
+        let segment = Arc::new(Segment::create(self.medium.clone(), header, base, ready, self.space.share(0))?);
         (roll.next_slot, roll.next_number) = (base + slots, roll.next_number + 1);
         self.table.set(&segment);
+        // Release: pairs with the Acquire in `quiescer`; the table has the segment.
+        self.slots.store(roll.next_slot, Ordering::Release);
         Ok(segment)
     }
 
     /// A segment for one large record.
     fn create_alone(&self, bytes: u64) -> Result<SharedSegment> {
         let capacity = RECORDS_START + bytes;
-        let segment = self.create_segment(&mut self.lock_roll(), capacity, capacity)?;
+        self.space.check_record(bytes)?;
+        let segment = self.create_segment(&mut self.lock_roll(), capacity, capacity, Purpose::Written)?;
+        segment.dead.set_alone();
         self.flusher.add(segment.clone());
         Ok(segment)
     }
@@ -384,8 +399,10 @@ impl Log {
         segment.make_ready((end + AHEAD_BYTES).min(segment.capacity))?;
         if end > segment.capacity / 2 {
             let mut roll = self.lock_roll();
-            if roll.spare.is_none() {
-                let spare = self.create_segment(&mut roll, self.options.segment_bytes, AHEAD_BYTES)?;
+            // At the ceiling room is made first, behind the writers' backs, and whoever waits for it comes first.
+            if roll.spare.is_none() && !self.space.is_wanted() && self.has_room(self.options.segment_bytes) {
+                let bytes = self.options.segment_bytes;
+                let spare = self.create_segment(&mut roll, bytes, AHEAD_BYTES, Purpose::Written)?;
                 roll.spare = Some((spare, RECORDS_START));
                 self.has_spare.store(true, Ordering::Relaxed);
             }

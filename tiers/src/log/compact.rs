@@ -19,6 +19,7 @@ use super::{
     record::{NewRecord, Placing},
     scan::{Found, Item, Scan},
     segment::{self, Segment, SharedSegment},
+    space::Purpose,
     tail::Tail,
 };
 use crate::{Error, Guard, Result, slot::Location};
@@ -40,6 +41,8 @@ pub(crate) struct Dead {
     file_bytes: AtomicU64,
     /// Only compaction writes to it.
     is_cold: AtomicBool,
+    /// It has one record, and its writer alone writes to it.
+    is_alone: AtomicBool,
     /// The file is gone.
     is_gone: AtomicBool,
     /// Something in it is damaged: it stays as it is, for whoever can make sense of it.
@@ -58,6 +61,7 @@ impl Default for Dead {
             last_deadline: AtomicU64::new(0),
             file_bytes: AtomicU64::new(0),
             is_cold: AtomicBool::new(false),
+            is_alone: AtomicBool::new(false),
             is_gone: AtomicBool::new(false),
             is_damaged: AtomicBool::new(false),
         }
@@ -99,6 +103,10 @@ impl Dead {
 
     pub(crate) fn set_damaged(&self) {
         self.is_damaged.store(true, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_alone(&self) {
+        self.is_alone.store(true, Ordering::Relaxed);
     }
 
     /// Notes that a record of so many bytes has a deadline.
@@ -214,6 +222,7 @@ impl Log {
     /// [`Error::Io`] when a file cannot be measured.
     pub fn sealed(&self, cold: Option<&Cold>, now_ms: u64) -> Result<Vec<Sealed>> {
         let quiescent = Tail(self.quiescent.load(Ordering::Acquire));
+        let quiet_slots = self.quiet_slots.load(Ordering::Acquire);
         let spare = self.lock_roll().spare.as_ref().map(|(segment, _)| segment.base);
         let tail = self.tail();
         let mut all = Vec::new();
@@ -225,7 +234,9 @@ impl Log {
             if segment.is_cut() {
                 segment.dead.set_damaged();
             }
-            let is_open = segment.base >= quiescent.base() && !segment.dead.is_cold.load(Ordering::Relaxed)
+            let is_alone = segment.dead.is_alone.load(Ordering::Relaxed) && segment.base < quiet_slots;
+            let is_cold = segment.dead.is_cold.load(Ordering::Relaxed);
+            let is_open = segment.base >= quiescent.base() && !is_cold && !is_alone
                 || tail.is_somewhere() && segment.base == tail.base()
                 || spare == Some(segment.base)
                 || cold.is_some_and(|cold| cold.segment.base == segment.base);
@@ -309,6 +320,40 @@ impl Log {
         Ok(())
     }
 
+    /// How far the log has grown, in a number that changes with every write.
+    pub fn position(&self) -> u64 {
+        self.tail().0
+    }
+
+    /// Gives back what is reserved for writes, while there are none: the segment to go on in, and what the one that is appended
+    /// to has not made ready. Under a ceiling what is reserved stays so.
+    ///
+    /// # Errors
+    /// [`Error::Io`]: nothing is lost.
+    pub fn rest(&self) -> Result<()> {
+        if self.space.is_bounded() {
+            return Ok(());
+        }
+        let mut roll = self.lock_roll();
+        let is_unused =
+            |(segment, start): &mut (SharedSegment, u64)| segment.found_bytes == 0 && *start == RECORDS_START;
+        if let Some((spare, _)) = roll.spare.take_if(is_unused) {
+            // Nobody has ever seen it.
+            self.has_spare.store(false, Ordering::Relaxed);
+            self.flusher.remove(|listed| listed.number == spare.number);
+            spare.dead.is_gone.store(true, Ordering::Release);
+            let removed = self.medium.remove(&segment::name_of(spare.number));
+            removed.map_err(Error::io("remove", spare.path(), 0))?;
+            Guard::pin().retire(move || spare.forget());
+        }
+        drop(roll);
+        let tail = self.tail();
+        match self.table.get(tail.base()).filter(|_| tail.is_somewhere()) {
+            Some(active) => active.shorten(),
+            None => Ok(()),
+        }
+    }
+
     fn segment_at(&self, base: usize) -> Result<&SharedSegment> {
         let gone = || Error::Corrupt { file: self.directory(), offset: 0, what: format!("no segment in slot {base}") };
         self.table.get(base).ok_or_else(gone)
@@ -327,8 +372,8 @@ impl Log {
         let cold = match cold {
             Some(cold) => cold,
             None => {
-                let capacity = self.options.segment_bytes.max(RECORDS_START + bytes);
-                let segment = self.create_segment(&mut self.lock_roll(), capacity, STEP_BYTES)?;
+                let capacity = self.space.cold_bytes(bytes);
+                let segment = self.create_segment(&mut self.lock_roll(), capacity, STEP_BYTES, Purpose::Copied)?;
                 segment.dead.is_cold.store(true, Ordering::Relaxed);
                 cold.insert(Cold { segment, end: RECORDS_START })
             }
@@ -366,13 +411,67 @@ impl Log {
         Ok(())
     }
 
+    /// Ends the cold segment if it may not take so many bytes more, so that a new one is made of what it gives back.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn seal_cold_for(&self, cold: &mut Option<Cold>, bytes: u64) -> Result<()> {
+        match cold.as_ref().is_some_and(|cold| cold.end + bytes > cold.segment.capacity) {
+            true => self.seal_cold(cold),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether there is room for a file of so many bytes that writers need.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.space.has_room(bytes, Purpose::Written)
+    }
+
+    /// Bytes that the files take, those included that somebody still looks into.
+    pub fn taken(&self) -> u64 {
+        self.space.taken()
+    }
+
+    /// Whether there is a ceiling on what the files take.
+    pub fn is_bounded(&self) -> bool {
+        self.space.is_bounded()
+    }
+
+    /// Whoever was refused room has it.
+    pub fn clear_want(&self) {
+        self.space.clear_want();
+    }
+
+    /// Whether there is too little room for a segment that somebody needs now or before long.
+    pub fn lacks_room(&self) -> bool {
+        if !self.space.is_bounded() || self.has_room(self.options.segment_bytes) {
+            self.space.clear_want();
+            return false;
+        }
+        let tail = self.tail();
+        let needs_spare = self.table.get(tail.base()).is_some_and(|active| {
+            let is_late = tail.is_somewhere() && tail.offset() > active.capacity / 2;
+            is_late && !self.has_spare.load(Ordering::Relaxed)
+        });
+        needs_spare || self.space.is_over() || self.space.is_wanted()
+    }
+
+    /// Whether a record of so many bytes can be in the log at all.
+    ///
+    /// # Errors
+    /// [`Error::NeverFits`].
+    pub fn check_fits(&self, bytes: u64) -> Result<()> {
+        self.space.check_record(bytes)
+    }
+
     /// Lets a sealed segment go whose records are needed no more; its space is free when nobody looks into it. Returns the
-    /// bytes of its file. Durable on return: nothing that was in it can come back.
+    /// bytes of its file. Durable on return: nothing that was in it can come back. `forget` is called when its name is gone:
+    /// what still names places in it has to be gone when that returns.
     ///
     /// # Errors
     /// [`Error::Io`]: its file is there still, or may come back, and what is dead in it counts until one that goes later does so
     /// for good.
-    pub fn drop_sealed(&self, sealed: &Sealed) -> Result<u64> {
+    pub fn drop_sealed(&self, sealed: &Sealed, forget: impl FnOnce()) -> Result<u64> {
         let segment = self.segment_at(sealed.base)?.clone();
         // Release: see `Dead::is_gone`.
         segment.dead.is_gone.store(true, Ordering::Release);
@@ -386,10 +485,12 @@ impl Log {
         self.flusher.remove(|listed| listed.number == segment.number);
         // Relaxed: one compaction at a time looks at it.
         self.oldest_lingering.fetch_min(segment.dead.oldest(), Ordering::Relaxed);
+        let flushed = self.medium.flush_directory().map_err(Error::io("flush", self.directory(), 0));
+        forget();
         // Those who walk may name places in it for longer than a guard lives; those who come later cannot.
         let walking = self.walks.lock().unwrap_or_else(PoisonError::into_inner).all();
-        Guard::pin().retire(move || forget(segment, walking));
-        self.medium.flush_directory().map_err(Error::io("flush", self.directory(), 0))?;
+        Guard::pin().retire(move || give_back(segment, walking));
+        flushed?;
         self.oldest_lingering.store(u64::MAX, Ordering::Relaxed);
         Ok(sealed.bytes)
     }
@@ -401,10 +502,10 @@ impl Log {
 }
 
 /// Forgets the bytes of a segment when the last walk has ended that may name them.
-fn forget(segment: Arc<Segment>, walking: Vec<Weak<()>>) {
+fn give_back(segment: Arc<Segment>, walking: Vec<Weak<()>>) {
     if walking.iter().all(|walking| walking.strong_count() == 0) {
         segment.forget();
     } else {
-        Guard::pin().retire(move || forget(segment, walking));
+        Guard::pin().retire(move || give_back(segment, walking));
     }
 }

@@ -7,7 +7,7 @@ use std::{
     borrow::Cow,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -21,6 +21,7 @@ use super::{
     scan::{Found, Item, Scan},
     segment::{self, Segment, SharedSegment},
     snapshot::{self, Snapshot},
+    space::{SEGMENTS_MIN, Space},
 };
 use crate::{
     Error, Result,
@@ -44,6 +45,8 @@ pub struct Options {
     pub read_only: bool,
     /// Make a store where there is none.
     pub create: bool,
+    /// The most that the files of all segments may take, reserved bytes included: at least four segments.
+    pub disk_capacity: Option<u64>,
 }
 
 /// What a scan of one segment found.
@@ -94,7 +97,8 @@ impl Log {
         let mut numbers: Vec<_> = names.iter().filter_map(|name| segment::number_of(name)).collect();
         numbers.sort_unstable();
         let keys = Keys::new(identity.secret);
-        let mut found = open_segments(&medium, &identity, &numbers, &options)?;
+        let space = Space::new(options.disk_capacity, options.segment_bytes);
+        let mut found = open_segments(&medium, &identity, &numbers, &options, &space)?;
         let doubt = read_note(&*medium, &*notes, Note::Doubt)?;
         let snapshot = Snapshot::open(&*medium, identity.id, &keys);
         let snapshot = snapshot.filter(|snapshot| doubt.is_none() && snapshot.fits(&found));
@@ -102,6 +106,9 @@ impl Log {
             // Before anything changes that it could fit by chance.
             snapshot::remove(&*medium, &names)?;
         }
+        // Its file is there as long as this one.
+        snapshot.as_ref().inspect(|snapshot| drop(space.share(snapshot.bytes)));
+        space.note_found();
         let next_slot = give_slots(&mut found, snapshot.as_ref(), &*medium)?;
         let last = numbers.last().copied().unwrap_or(0);
         let next_number = last.checked_add(1).ok_or_else(|| Error::Corrupt {
@@ -117,6 +124,9 @@ impl Log {
             keys,
             identity,
             options,
+            space,
+            slots: AtomicUsize::new(next_slot),
+            quiet_slots: Arc::new(AtomicUsize::new(next_slot)),
             tail: CachePadded::new(AtomicU64::new(Tail::NOWHERE.0)),
             table,
             roll: Mutex::new(Roll { next_slot, next_number, spare: None }),
@@ -224,10 +234,11 @@ impl Log {
             return Ok(());
         }
         self.settle_doubt()?;
-        let mut last = None;
+        let (mut last, mut ends) = (None, Vec::new());
         for (segment, scanned) in self.found.iter().zip(scanned) {
             let end = self.repair(segment, scanned)?;
             segment.settle(end);
+            ends.push(end);
             if end > segment.flushed {
                 self.flusher.add(segment.clone());
             }
@@ -240,7 +251,15 @@ impl Log {
             goes_on
                 && end + RESUME_BYTES_MIN <= segment.capacity
                 && segment.capacity <= self.options.segment_bytes.max(Address::SLOT_BYTES)
+                && segment.can_grow
         });
+        let resumed_number = resumed.map(|(segment, _)| segment.number);
+        for ((segment, scanned), end) in self.found.iter().zip(scanned).zip(ends) {
+            if resumed_number != Some(segment.number) && scanned.damaged.is_empty() {
+                // Behind the last record, not behind what was torn: that is zeros by now, and what a file has is noted as flushed.
+                segment.give_back_behind(end)?;
+            }
+        }
         let mut roll = self.lock_roll();
         let quiescent = resumed.map_or(Tail::new(roll.next_slot, 0), |(segment, end)| Tail::new(segment.base, end));
         // Release: pairs with the Acquire in `is_quiescent`; nobody writes yet.
@@ -308,39 +327,37 @@ impl Log {
     fn quiet_segments(&self, quiet: QuietEnd) -> Result<Vec<Quiet<'_>>> {
         let mut all = Vec::new();
         for segment in self.segments() {
-            if let Some(end) = self.quiet_end(segment, quiet, |_| u64::MAX) {
+            if let Some(end) = self.quiet_end(segment, quiet)? {
                 let bytes = segment.quiet_bytes(RECORDS_START, end)?;
-                all.push(Quiet { segment, bytes, end: self.records_end(segment, &quiet) });
+                all.push(Quiet { segment, bytes, end: self.records_end(segment, &quiet).unwrap_or(0) });
             }
         }
         Ok(all)
     }
 
-    /// Where the quiet part of a segment ends, which `sealed` says of those that nobody writes to; `None` if it came later.
-    pub(super) fn quiet_end(
-        &self,
-        segment: &Segment,
-        quiet: QuietEnd,
-        sealed: impl Fn(&Segment) -> u64,
-    ) -> Option<u64> {
-        match quiet.spare {
+    /// Where the quiet part of a segment ends; `None` if it came later.
+    fn quiet_end(&self, segment: &Segment, quiet: QuietEnd) -> Result<Option<u64>> {
+        Ok(match quiet.spare {
             Some((number, offset)) if number == segment.number => Some(offset),
             _ if segment.base == quiet.tail.base() && quiet.tail.is_somewhere() => {
                 Some(quiet.tail.offset().min(segment.capacity))
             }
             _ if segment.base >= quiet.next_slot => None,
-            _ => Some(sealed(segment)),
-        }
+            _ => Some(segment.file_bytes()?),
+        })
     }
 
-    /// Up to where there must be records in the quiet part of a segment, as far as is known.
-    fn records_end(&self, segment: &Segment, quiet: &QuietEnd) -> u64 {
+    /// Up to where there must be records in the quiet part of a segment, 0 if that is not known; `None` if it came later.
+    pub(super) fn records_end(&self, segment: &Segment, quiet: &QuietEnd) -> Option<u64> {
+        if segment.base >= quiet.next_slot {
+            return None;
+        }
         let is_last = segment.base == quiet.tail.base() && quiet.tail.is_somewhere();
         let end =
             if is_last && quiet.tail.offset() <= segment.capacity { quiet.tail.offset() } else { segment.settled() };
         // From here on there may be holes.
         let unsettled = Tail(self.unsettled.load(Ordering::Relaxed));
-        if Tail::new(segment.base, end) > unsettled { 0 } else { end }
+        Some(if Tail::new(segment.base, end) > unsettled { 0 } else { end })
     }
 
     /// Where the log ends now: up to here it is quiet once all writers that are active now have finished.
@@ -412,14 +429,18 @@ pub(super) fn location(segment: &Segment, found: &Found<'_>, unverified: bool) -
 
 fn check_options(options: &Options) -> Result<()> {
     let bytes = options.segment_bytes;
-    if (64 << 10..=1 << 30).contains(&bytes) && bytes.is_multiple_of(8) {
-        return Ok(());
+    if !(64 << 10..=1 << 30).contains(&bytes) || !bytes.is_multiple_of(8) {
+        let expected = "65536 (64 KiB) to 1073741824 (1 GiB), a multiple of 8".to_owned();
+        return Err(Error::Option { option: "segment_bytes", found: bytes.to_string(), expected });
     }
-    Err(Error::Option {
-        option: "segment_bytes",
-        found: bytes.to_string(),
-        expected: "65536 (64 KiB) to 1073741824 (1 GiB), a multiple of 8".to_owned(),
-    })
+    match options.disk_capacity.filter(|capacity| *capacity < SEGMENTS_MIN * bytes) {
+        None => Ok(()),
+        Some(capacity) => {
+            let least = SEGMENTS_MIN * bytes;
+            let expected = format!("at least {least}, {SEGMENTS_MIN} segments of {bytes}");
+            Err(Error::Option { option: "disk_capacity", found: capacity.to_string(), expected })
+        }
+    }
 }
 
 fn path_of(medium: &dyn Medium, name: &str) -> String {
@@ -504,11 +525,11 @@ fn open_segments(
     identity: &Identity,
     numbers: &[u64],
     options: &Options,
+    space: &Space,
 ) -> Result<Vec<Segment>> {
-    let writable = !options.read_only;
     let open = |number: &u64| {
-        let appends = writable && Some(number) == numbers.last();
-        Segment::open(medium, identity.id, *number, writable, appends)
+        let growth_max = (Some(number) == numbers.last()).then(|| space.growth_max());
+        Segment::open(medium, identity.id, *number, !options.read_only, growth_max, space.share(0))
     };
     numbers.iter().map(open).collect()
 }

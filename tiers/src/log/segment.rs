@@ -23,6 +23,7 @@ use super::{
     medium::File,
     on_demand::OnDemand,
     record::{NewRecord, Placing, Record},
+    space::{Share, Space},
 };
 use crate::{Error, Result, slot::Address};
 
@@ -42,7 +43,8 @@ pub(crate) struct Segment {
     map: Option<Map>,
     /// Every byte below is allocated, and mapped writable if there is a map.
     ready: AtomicU64,
-    readying: Mutex<()>,
+    /// Whether the bytes behind `ready` were given back.
+    readying: Mutex<bool>,
     /// How long the file is, if nobody cut it.
     length: AtomicU64,
     /// Nobody writes below any more, and records reach up to here; 0: not known yet.
@@ -53,8 +55,12 @@ pub(crate) struct Segment {
     pub(crate) found_bytes: u64,
     /// What is wrong with the header, if anything.
     pub(crate) header_damage: Option<String>,
+    /// Whether it can be appended to.
+    pub(crate) can_grow: bool,
     /// What is known of its dead records.
     pub(crate) dead: Dead,
+    /// What its file takes.
+    share: Share,
 }
 
 /// The name of segment `number`.
@@ -76,7 +82,13 @@ pub(crate) fn slots_of(capacity: u64) -> usize {
 
 impl Segment {
     /// Makes a new segment, its blocks reserved and its first `ready` bytes ready.
-    pub(crate) fn create(medium: Arc<dyn Medium>, header: SegmentHeader, base: usize, ready: u64) -> Result<Self> {
+    pub(super) fn create(
+        medium: Arc<dyn Medium>,
+        header: SegmentHeader,
+        base: usize,
+        ready: u64,
+        share: Share,
+    ) -> Result<Self> {
         let name = name_of(header.number);
         let path = format!("{}/{name}", medium.directory());
         let unfinished = format!("{name}.new");
@@ -108,26 +120,30 @@ impl Segment {
             file: OnDemand::new(medium.clone(), name.clone(), true, file),
             map,
             ready: AtomicU64::new(0),
-            readying: Mutex::new(()),
+            readying: Mutex::new(false),
             length: AtomicU64::new(header.capacity),
             settled: AtomicU64::new(0),
             flushed: RECORDS_START,
             found_bytes: 0,
             header_damage: None,
+            can_grow: true,
             dead: Dead::default(),
+            share,
         };
         segment.make_ready(ready).map_err(undo)?;
+        segment.share.set(header.capacity);
         Ok(segment)
     }
 
-    /// Opens the segment `number`; `append` maps it up to its capacity so that it can go on. Its place among the segment slots
-    /// is for the caller to say.
-    pub(crate) fn open(
+    /// Opens the segment `number`; one that needs at most `growth_max` more bytes for that, if any are said, is mapped up to its
+    /// capacity so that it can go on. Its place among the segment slots is for the caller to say.
+    pub(super) fn open(
         medium: &Arc<dyn Medium>,
         store: [u8; 16],
         number: u64,
         writable: bool,
-        append: bool,
+        growth_max: Option<u64>,
+        share: Share,
     ) -> Result<Self> {
         let name = name_of(number);
         let path = format!("{}/{name}", medium.directory());
@@ -151,10 +167,12 @@ impl Segment {
         if head[80..].iter().any(|byte| *byte != 0) {
             header_damage.get_or_insert("the words behind the header are not zero".to_owned());
         }
-        let append = append && header_damage.is_none() && capacity <= 1 << 30;
+        let may_grow = growth_max.is_some_and(|growth_max| capacity - found_bytes <= growth_max);
+        let append = writable && may_grow && header_damage.is_none() && capacity <= 1 << 30;
         if append && capacity > found_bytes {
             file.set_bytes(capacity).map_err(io("extend"))?;
         }
+        share.set(if append { capacity } else { found_bytes });
         let map = file.map(if append { capacity } else { found_bytes }, append).map_err(io("map"))?;
         let file = OnDemand::new(medium.clone(), name, writable, file);
         let segment = Self {
@@ -164,13 +182,15 @@ impl Segment {
             file,
             map,
             ready: AtomicU64::new(0),
-            readying: Mutex::new(()),
+            readying: Mutex::new(false),
             length: AtomicU64::new(if append { capacity } else { found_bytes }),
             settled: AtomicU64::new(0),
             flushed,
             found_bytes,
             header_damage,
+            can_grow: append,
             dead: Dead::default(),
+            share,
             path,
         };
         if !append {
@@ -204,6 +224,7 @@ impl Segment {
         if let Some(map) = &self.map {
             map.forget();
         }
+        self.share.set(0);
     }
 
     /// The path for messages.
@@ -251,10 +272,16 @@ impl Segment {
     fn make_ready_now(&self, to: u64) -> Result<()> {
         let to = to.next_multiple_of(STEP_BYTES).min(self.capacity);
         // Guards nothing but the order of the steps: two threads must not zero what one of them filled.
-        let _one = self.readying.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut is_short = self.readying.lock().unwrap_or_else(PoisonError::into_inner);
         if self.ready() > 0 {
             // Zeros behind a cut would make the file as long as it was.
             self.check_length()?;
+        }
+        if *is_short {
+            self.file.allocate(self.capacity).map_err(Error::io("allocate", &self.path, self.ready()))?;
+            self.length.store(self.capacity, Ordering::Relaxed);
+            self.share.set(self.capacity);
+            *is_short = false;
         }
         let mut from = self.ready();
         assert!(from > 0 || self.found_bytes == 0, "a segment found at open is resumed before it grows");
@@ -409,11 +436,38 @@ impl Segment {
         file.flush().map_err(Error::io("flush", &self.path, 0))
     }
 
+    /// Gives back what a process that was killed had reserved behind `end`, where the records of this segment end for good.
+    pub(crate) fn give_back_behind(&self, end: u64) -> Result<()> {
+        let end = end.max(RECORDS_START);
+        if self.found_bytes <= end + STEP_BYTES / 512 {
+            return Ok(());
+        }
+        if self.flushed > end {
+            // Or the next process would take it for a file that was cut.
+            self.note_flushed(end)?;
+            self.flush()?;
+        }
+        self.trim(end)
+    }
+
+    /// Gives back what is reserved and was not made ready, until somebody needs it.
+    pub(crate) fn shorten(&self) -> Result<()> {
+        let mut is_short = self.readying.lock().unwrap_or_else(PoisonError::into_inner);
+        let ready = self.ready();
+        if !*is_short && ready >= RECORDS_START && ready < self.capacity {
+            self.trim(ready)?;
+            *is_short = true;
+        }
+        Ok(())
+    }
+
     /// Gives back what lies behind `end`.
     pub(crate) fn trim(&self, end: u64) -> Result<()> {
         // First: nobody is to take the file for cut meanwhile.
         self.length.store(end, Ordering::Relaxed);
-        self.file.set_bytes(end).map_err(Error::io("trim", &self.path, end))
+        self.file.set_bytes(end).map_err(Error::io("trim", &self.path, end))?;
+        self.share.set(end);
+        Ok(())
     }
 
     /// Shows the record at `offset`, as it was written: if the file was cut that may cost a checksum.
@@ -570,7 +624,7 @@ impl Segment {
     ) -> Result<()> {
         let header = SegmentHeader { store, number: self.number, capacity: self.capacity };
         let end = RECORDS_START + bytes.len() as u64;
-        let copy = Self::create(target, header, 0, 0)?;
+        let copy = Self::create(target, header, 0, 0, Space::new(None, 0).share(0))?;
         for (index, chunk) in bytes.chunks(STEP_BYTES as usize).enumerate() {
             copy.write_at(RECORDS_START + index as u64 * STEP_BYTES, chunk)?;
         }

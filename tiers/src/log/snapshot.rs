@@ -15,6 +15,7 @@ use super::{
     open::QuietEnd,
     scan::Found,
     segment::{self, Segment},
+    space::Purpose,
 };
 use crate::{
     Error, Result,
@@ -65,6 +66,8 @@ pub(super) struct Covered {
 #[derive(Debug)]
 pub(super) struct Snapshot {
     file: Box<dyn File>,
+    /// Of the file.
+    pub(super) bytes: u64,
     pub(super) figures: Figures,
     pub(super) next_slot: usize,
     pub(super) next_number: u64,
@@ -109,10 +112,10 @@ impl Snapshot {
         let is_inside = head.directory_at <= bytes && head.directory_bytes == bytes - head.directory_at;
         let mut directory = vec![0; usize::try_from(head.directory_bytes).ok().filter(|_| is_inside)?];
         file.read_at(head.directory_at, &mut directory).ok()?;
-        (keys.sum(&directory) == head.sum).then(|| Self::decode(file, &directory)).flatten()
+        (keys.sum(&directory) == head.sum).then(|| Self::decode(file, bytes, &directory)).flatten()
     }
 
-    fn decode(file: Box<dyn File>, directory: &[u8]) -> Option<Self> {
+    fn decode(file: Box<dyn File>, bytes: u64, directory: &[u8]) -> Option<Self> {
         let words: Vec<_> = directory.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
         let (counts, lists) = words.split_first_chunk::<COUNTS>()?;
         let [last_sequence, keys, live_bytes, has_deadlines, rest @ ..] = *counts;
@@ -123,6 +126,7 @@ impl Snapshot {
         let is_whole = rest.is_empty() && count(segments)? == segment_words.len();
         let snapshot = Self {
             file,
+            bytes,
             figures: Figures { last_sequence, keys, live_bytes, has_deadlines: has_deadlines != 0 },
             next_slot: count(next_slot)?,
             next_number,
@@ -390,9 +394,8 @@ impl Log {
     fn covered_by(&self, end: QuietEnd) -> Vec<Covered> {
         let mut all = Vec::new();
         for segment in self.segments() {
-            // Where nobody writes any more, up to where the records end, and not the file: the next process may go on there. If that
-            // is not known it is looked for.
-            let Some(bytes) = self.quiet_end(segment, end, Segment::settled) else { continue };
+            // Up to where the records end, and not the file: the next process may go on there. If that is not known it is looked for.
+            let Some(bytes) = self.records_end(segment, &end) else { continue };
             let bytes = bytes.clamp(RECORDS_START, segment.capacity);
             let (number, base, capacity) = (segment.number, segment.base, segment.capacity);
             all.push(Covered { number, base, capacity, bytes, dead: segment.dead.figures() });
@@ -400,12 +403,16 @@ impl Log {
         all
     }
 
-    /// Whether the index can be written as it is: nothing in the log is damaged, and there are segment slots left for the next process.
-    pub fn can_be_covered(&self) -> bool {
+    /// Whether an index of so many keys can be written as it is: nothing in the log is damaged, there are segment slots left for the
+    /// next process, and room under the ceiling.
+    pub fn can_be_covered(&self, keys: u64) -> bool {
+        let bytes = SnapshotHead::BYTES as u64 + keys * WORD_BYTES as u64 * 9 / 8;
         let is_whole = |segment: &Segment| segment.header_damage.is_none() && !segment.dead.is_damaged();
         let next_slot = self.lock_roll().next_slot;
         self.failure().is_none()
+            && !self.is_damaged()
             && next_slot <= SLOTS_MAX
+            && self.space.has_room(bytes, Purpose::Copied)
             && self.segments().into_iter().all(|segment| is_whole(segment))
     }
 
