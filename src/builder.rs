@@ -9,7 +9,7 @@ use thermocline_engine::{
     medium::{Disk, Volatile},
 };
 
-use crate::{Durability, Error, Result, Store};
+use crate::{Compression, Durability, Error, Result, Store};
 
 /// How a store is to be opened. Made by [`Store::builder`].
 #[derive(Clone, Debug)]
@@ -55,6 +55,13 @@ impl Builder {
     /// Bytes of a segment of the log, 64 KiB to 1 GiB, a multiple of 8. Default: 64 MiB.
     pub fn segment_bytes(mut self, bytes: u64) -> Self {
         self.options.segment_bytes = bytes;
+        self
+    }
+
+    /// How records are compressed that compaction moves. Default: [`Compression::zstd`] of level 3. Others are not: what was just
+    /// written is read as fast as ever.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.options.compression = compression;
         self
     }
 

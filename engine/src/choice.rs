@@ -38,11 +38,12 @@ pub(crate) fn is_pressing(sealed: &[Sealed]) -> bool {
     dead * 100 > all * DEAD_PERCENT_PRESSING
 }
 
-/// The segments to compact together next, if any are worth it, the best first.
-pub(crate) fn choose(sealed: &[Sealed], effort: Effort) -> Vec<Sealed> {
+/// The segments to compact together next, if any are worth it, the best first. Whoever `packs` gets something out of one that is
+/// all alive, too, if nothing in it was compressed.
+pub(crate) fn choose(sealed: &[Sealed], effort: Effort, packs: bool) -> Vec<Sealed> {
     let (mut left, mut chosen) = (sealed.to_vec(), Vec::new());
     while chosen.len() < TOGETHER_MAX
-        && let Some(next) = choose_one(&left, effort)
+        && let Some(next) = choose_one(&left, effort, packs)
     {
         left.retain(|segment| segment.number != next.number);
         chosen.push(next);
@@ -50,7 +51,7 @@ pub(crate) fn choose(sealed: &[Sealed], effort: Effort) -> Vec<Sealed> {
     chosen
 }
 
-fn choose_one(sealed: &[Sealed], effort: Effort) -> Option<Sealed> {
+fn choose_one(sealed: &[Sealed], effort: Effort, packs: bool) -> Option<Sealed> {
     let (dead, all) = dead_and_all(sealed);
     let has_much = dead * 100 > all * DEAD_PERCENT_MAX;
     let newest = sealed.iter().map(|segment| segment.number).max()?;
@@ -60,7 +61,8 @@ fn choose_one(sealed: &[Sealed], effort: Effort) -> Option<Sealed> {
     };
     let is_worth_it = |segment: &&Sealed| {
         let percent = if effort == Effort::Full { 0 } else { DEAD_PERCENT_MIN };
-        segment.dead_bytes > 0 && segment.dead_bytes * 100 >= segment.bytes * percent
+        let shrinks = packs && effort == Effort::Full && segment.is_plain;
+        shrinks || segment.dead_bytes > 0 && segment.dead_bytes * 100 >= segment.bytes * percent
     };
     // What is dead as a whole costs nothing.
     let is_empty = |segment: &&Sealed| live_bytes(segment) <= segment.bytes / 256;
@@ -80,7 +82,7 @@ mod tests {
     #[test]
     fn what_is_dead_as_a_whole_goes_first_and_little_is_left_alone() {
         let numbers = |dead: &[u64], effort| -> Vec<_> {
-            choose(&segments(dead), effort).iter().map(|segment| segment.number).collect()
+            choose(&segments(dead), effort, false).iter().map(|segment| segment.number).collect()
         };
         assert_eq!(numbers(&[], Effort::Full), []);
         assert_eq!(numbers(&[0, 0, 1000], Effort::Steady), [3]);
@@ -89,5 +91,15 @@ mod tests {
         assert_eq!(numbers(&[200, 900, 200], Effort::Steady), [2], "until little is dead");
         assert_eq!(numbers(&[500, 500, 500], Effort::Full), [1, 2, 3], "of like ones the oldest");
         assert_eq!(numbers(&[0, 0, 0], Effort::Full), []);
+    }
+
+    #[test]
+    fn what_was_never_compressed_is_compacted_when_all_effort_is_asked_for() {
+        let mut plain = segments(&[0, 0, 0]);
+        plain[1].is_plain = true;
+        let numbers =
+            |effort, packs| -> Vec<_> { choose(&plain, effort, packs).iter().map(|segment| segment.number).collect() };
+        assert_eq!(numbers(Effort::Full, true), [2]);
+        assert_eq!((numbers(Effort::Full, false), numbers(Effort::Steady, true)), (vec![], vec![]));
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use thermocline_tiers::{
     Guard, Kind, Location, Result,
-    log::{Cold, Header, NewRecord, RecordKind, Sealed, scan::Found as Scanned},
+    log::{Cold, DICTIONARIES, Header, NewRecord, RecordKind, Sealed, scan::Found as Scanned},
 };
 
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
     engine::Core,
     found::{Found, is_same},
     index::Look,
+    pack::Packer,
     worker::Next,
 };
 
@@ -53,10 +54,11 @@ impl AddAssign for Compacted {
     }
 }
 
-/// What is kept between two compactions: the cold segment that is not full.
+/// What is kept between two compactions: the cold segment that is not full, and what compresses.
 #[derive(Debug, Default)]
 pub(crate) struct Compaction {
     cold: Option<Cold>,
+    packer: Option<Packer>,
 }
 
 /// How a record of a segment stands.
@@ -76,10 +78,12 @@ struct Move {
     /// Nothing: it needs no copy, only its slot has to forget it.
     to: Location,
     bytes: u64,
-    /// Of a value.
-    sequence: Option<u64>,
-    /// What a value took that has expired.
-    expired_bytes: Option<u64>,
+    /// What it took before it was compressed, or has expired.
+    bytes_before: u64,
+    sequence: u64,
+    /// Of what it is now.
+    kind: RecordKind,
+    has_expired: bool,
 }
 
 /// How fast a segment is gone over.
@@ -132,7 +136,7 @@ impl Core {
         }
     }
 
-    /// Compacts everything that has anything dead in it, now. Returns what that did.
+    /// Compacts everything that has anything dead in it, or was never compressed if that is to be, now. Returns what that did.
     ///
     /// # Errors
     /// [`thermocline_tiers::Error::Io`], [`thermocline_tiers::Error::Suspended`]: nothing is lost, and what was done stays done.
@@ -143,7 +147,7 @@ impl Core {
             return Ok(done);
         }
         self.sync()?;
-        self.log.roll(self.clock.now_ms())?;
+        self.log.roll(self.clock.now_ms(), self.options.compression.is_some())?;
         // Those who write now may write to a segment that is full.
         Guard::pin().retire(self.log.quiescer());
         Guard::wait_for_others();
@@ -170,7 +174,7 @@ impl Core {
         let mut compaction = self.compaction();
         let sealed = self.log.sealed(compaction.cold.as_ref(), self.clock.now_ms())?;
         let chosen = sealed.get((number % sealed.len().max(1) as u64) as usize).copied();
-        self.compact_segments(chosen.as_slice(), &mut compaction.cold, Pace::Steady)
+        self.compact_segments(chosen.as_slice(), &mut compaction, Pace::Steady)
     }
 
     /// Ends what is half done; the thread has stopped.
@@ -180,22 +184,26 @@ impl Core {
 
     fn compact_chosen(&self, compaction: &mut Compaction, effort: Effort) -> Result<Option<Compacted>> {
         let sealed = self.log.sealed(compaction.cold.as_ref(), self.clock.now_ms())?;
-        let chosen = choose(&sealed, effort);
+        let chosen = choose(&sealed, effort, self.options.compression.is_some());
         let pace = if effort == Effort::Full || is_pressing(&sealed) { Pace::Steady } else { Pace::Resting };
         match chosen.is_empty() {
             true => Ok(None),
-            false => self.compact_segments(&chosen, &mut compaction.cold, pace).map(Some),
+            false => self.compact_segments(&chosen, compaction, pace).map(Some),
         }
     }
 
     /// Compacts some segments together: they share the waits and the flush of what made their records needless.
-    fn compact_segments(&self, chosen: &[Sealed], cold: &mut Option<Cold>, pace: Pace) -> Result<Compacted> {
+    fn compact_segments(&self, chosen: &[Sealed], compaction: &mut Compaction, pace: Pace) -> Result<Compacted> {
         let (mut done, mut emptied) = (Compacted::default(), Vec::new());
+        if !chosen.is_empty() {
+            self.prepare_packer(&mut compaction.packer, chosen, &mut compaction.cold)?;
+        }
         for sealed in chosen {
-            if self.move_living(sealed, cold, Pass::First(pace), &mut done)?.is_some() {
+            if self.move_living(sealed, compaction, Pass::First(pace), &mut done)?.is_some() {
                 emptied.push(sealed);
             }
         }
+        self.count_packed(&mut compaction.packer, &Guard::pin());
         let mut has_moved = true;
         while has_moved {
             // Whoever still has a place of these segments in hand has published it, or nothing, after this.
@@ -203,7 +211,7 @@ impl Core {
             has_moved = false;
             let mut looked_at = Vec::new();
             for sealed in emptied {
-                if let Some(count) = self.move_living(sealed, cold, Pass::Again, &mut done)? {
+                if let Some(count) = self.move_living(sealed, compaction, Pass::Again, &mut done)? {
                     has_moved |= count > 0;
                     looked_at.push(sealed);
                 }
@@ -231,20 +239,20 @@ impl Core {
     fn move_living(
         &self,
         sealed: &Sealed,
-        cold: &mut Option<Cold>,
+        compaction: &mut Compaction,
         pass: Pass,
         done: &mut Compacted,
     ) -> Result<Option<usize>> {
         let mut moves = Vec::new();
-        let copied = self.copy_living(sealed, cold, pass, &mut moves).and_then(|copied| {
+        let copied = self.copy_living(sealed, compaction, pass, &mut moves).and_then(|copied| {
             // Nobody is told to look for a copy that may be lost.
-            cold.as_ref().filter(|_| copied > Some(0)).map_or(Ok(()), |cold| self.log.flush_cold(cold))?;
+            compaction.cold.as_ref().filter(|_| copied > Some(0)).map_or(Ok(()), |cold| self.log.flush_cold(cold))?;
             Ok(copied)
         });
         let Ok(Some(bytes_written)) = copied else {
             // What was copied is needless, and nothing is added to a segment of which it is not known what the disk has.
             moves.iter().for_each(|moved| self.give_up(moved));
-            *cold = cold.take().filter(|_| copied.is_ok());
+            compaction.cold = compaction.cold.take().filter(|_| copied.is_ok());
             return copied.map(|_| None);
         };
         done.bytes_written += bytes_written;
@@ -254,7 +262,7 @@ impl Core {
 
     fn give_up(&self, moved: &Move) {
         if !moved.to.is_nothing() {
-            self.log.note_dead(moved.to, moved.bytes, moved.sequence);
+            self.log.note_dead(moved.to, moved.bytes, Some(moved.sequence).filter(|_| moved.kind.is_value()));
         }
     }
 
@@ -262,10 +270,14 @@ impl Core {
     fn copy_living(
         &self,
         sealed: &Sealed,
-        cold: &mut Option<Cold>,
+        compaction: &mut Compaction,
         pass: Pass,
         moves: &mut Vec<Move>,
     ) -> Result<Option<u64>> {
+        let Compaction { cold, packer } = compaction;
+        let packs = packer.is_some();
+        // Nobody waits for compression while exchanges wait.
+        let mut packer = packer.as_mut().filter(|_| pass != Pass::Again);
         let mut written = 0;
         let oldest_dead = self.log.oldest_dead_outside(sealed);
         let (mut seen, mut step, mut start) = (0, 0, Instant::now());
@@ -288,20 +300,21 @@ impl Core {
                 (step, start) = (0, Instant::now());
             }
             let Some((header, moved)) = self.judge_scanned(found, at, oldest_dead, pass)? else { return Ok(()) };
-            let value = if header.kind == RecordKind::Value { found.value } else { &[] };
-            let copy = NewRecord { header, namespace: found.namespace, key: found.key, value };
+            let value = if header.kind.is_value() { found.value } else { &[] };
+            let plain = NewRecord { header, namespace: found.namespace, key: found.key, value };
+            let copy = packer.as_mut().map_or(plain, |packer| packer.pack(plain));
             let to = match moved {
                 Fate::Forgotten => Location::nothing(),
                 Fate::Copied | Fate::CopiedAlone => {
                     written += copy.bytes();
-                    self.log.copy_cold(cold, &copy)?
+                    self.log.copy_cold(cold, &copy, packs)?
                 }
             };
             if moved != Fate::CopiedAlone {
-                let sequence = Some(header.sequence).filter(|_| header.kind == RecordKind::Value);
-                let expired_bytes = (header.kind != found.header.kind).then_some(found.bytes);
-                let hash = self.log.keys().hash(found.key);
-                moves.push(Move { hash, from: at, to, bytes: copy.bytes(), sequence, expired_bytes });
+                let Header { kind, sequence, .. } = copy.header;
+                let has_expired = header.kind != found.header.kind;
+                let (hash, bytes, bytes_before) = (self.log.keys().hash(found.key), copy.bytes(), found.bytes);
+                moves.push(Move { hash, from: at, to, bytes, bytes_before, sequence, kind, has_expired });
             }
             Ok(())
         })?;
@@ -320,13 +333,13 @@ impl Core {
         let guard = Guard::pin();
         // What else a key has matters to removals alone: they are needed without a slot, too.
         let is_asked = found.header.kind == RecordKind::Tombstone && pass != Pass::Again;
-        let standing = self.standing(found.key, at, is_asked, &guard)?;
+        let standing = self.standing(found, at, is_asked, &guard)?;
         let header = found.header;
         // A removal is needed as long as there may be something older that it removes.
         let is_needless = header.sequence < oldest_dead;
         let tombstone = Header { kind: RecordKind::Tombstone, deadline_ms: 0, ..header };
         Ok(match (header.kind, standing) {
-            (RecordKind::Value, Standing::Needed) if self.is_living_until(header.deadline_ms) => {
+            (RecordKind::Value | RecordKind::Packed, Standing::Needed) if self.is_living_until(header.deadline_ms) => {
                 Some((header, Fate::Copied))
             }
             (_, Standing::Needed) if is_needless => Some((tombstone, Fate::Forgotten)),
@@ -338,9 +351,9 @@ impl Core {
         })
     }
 
-    /// How the record of `key` at `at` stands. Whether the key has something newer costs a look at that, unless it is not asked.
-    fn standing(&self, key: &[u8], at: Location, is_asked: bool, guard: &Guard) -> Result<Standing> {
-        let tiers = self.tiers(guard);
+    /// How the record at `at` stands. Whether its key has something newer costs a look at that, unless it is not asked.
+    fn standing(&self, scanned: &Scanned<'_>, at: Location, is_asked: bool, guard: &Guard) -> Result<Standing> {
+        let (tiers, key, is_users) = (self.tiers(guard), scanned.key, scanned.namespace != DICTIONARIES);
         let found = self.index.find(self.log.keys().hash(key), guard, |there| {
             if there == at {
                 return Ok(Look::Found(Standing::Needed));
@@ -349,7 +362,7 @@ impl Core {
                 return Ok(Look::Other);
             }
             tiers.read_to_replace(there, |record| match record {
-                Some(record) if !is_same(record.key(), key) => Look::Other,
+                Some(record) if !is_same(record.key(), key) || record.is_users() != is_users => Look::Other,
                 Some(Found::Memory(record)) if record.home().is_some_and(|home| home.address() == at.address()) => {
                     Look::Found(Standing::Needed)
                 }
@@ -366,7 +379,7 @@ impl Core {
             let history = self.index.touch(moved.hash, moved.from, &guard, |history| history);
             if let Some(history) = history {
                 if self.index.exchange(moved.hash, moved.from, moved.to, history, &guard) {
-                    self.count_expired(moved, &guard);
+                    self.count_moved(moved, &guard);
                     return Ok(());
                 }
                 continue;
@@ -394,9 +407,9 @@ impl Core {
     /// Replaces the record in memory at `there` by one whose home is the new place; `false` if it has left the slot.
     fn rehome(&self, moved: &Move, there: Location, guard: &Guard) -> bool {
         let Some(record) = self.memory.record(there, guard) else { return false };
-        let header = Header { kind: RecordKind::Value, sequence: record.sequence(), deadline_ms: record.deadline_ms() };
+        let header = Header { kind: moved.kind, sequence: record.sequence(), deadline_ms: record.deadline_ms() };
         let copy = NewRecord { header, namespace: 0, key: record.key(), value: record.value() };
-        let home = Some(moved.to).filter(|_| moved.expired_bytes.is_none());
+        let home = Some(moved.to).filter(|_| !moved.has_expired);
         let placed = home.and_then(|home| self.memory.place(&copy, Some(home), record.history(), false, guard));
         let to = placed.as_ref().map_or(moved.to, |placed| placed.location());
         if !self.index.exchange(moved.hash, there, to, record.history(), guard) {
@@ -405,20 +418,19 @@ impl Core {
         match placed {
             Some(placed) => placed.published(),
             None => {
-                let has_expired = moved.expired_bytes.is_some();
-                let reason = if has_expired { Count::EvictedExpired } else { Count::EvictedCapacity };
+                let reason = if moved.has_expired { Count::EvictedExpired } else { Count::EvictedCapacity };
                 self.counters.add_all([(reason, 1), (Count::Demotion, 1)], guard);
-                self.count_expired(moved, guard);
             }
         }
+        self.count_moved(moved, guard);
         self.memory.retire(there, guard);
         true
     }
 
-    fn count_expired(&self, moved: &Move, guard: &Guard) {
-        if let Some(bytes) = moved.expired_bytes {
-            self.counters.add_all([(Count::Taken, 1), (Count::LiveBytesTaken, bytes)], guard);
-        }
+    /// Counts what a key has less than before: what was compressed, or all.
+    fn count_moved(&self, moved: &Move, guard: &Guard) {
+        let bytes = moved.bytes_before - if moved.has_expired { 0 } else { moved.bytes };
+        self.counters.add_all([(Count::Taken, u64::from(moved.has_expired)), (Count::LiveBytesTaken, bytes)], guard);
     }
 }
 

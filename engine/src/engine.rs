@@ -24,11 +24,13 @@ use crate::{
     clock::{Clock, TimeSource},
     compact::Compaction,
     counters::{Count, Counters},
+    dictionaries::Dictionaries,
     found::{Found, Tiers},
     index::Index,
     insert::Durability,
     keeper::Keeper,
     medium::Medium,
+    pack::Compression,
     recover::{self, Recovery},
     seen::SeenTime,
     worker::Worker,
@@ -54,6 +56,10 @@ pub struct Options {
     pub free_memory_target: Option<u64>,
     /// Compact behind the callers' backs.
     pub compacts: bool,
+    /// How records are compressed that compaction moves.
+    pub compression: Compression,
+    /// So many small values there have to be before a dictionary is trained.
+    pub dictionary_samples_min: usize,
     /// How long entries live that say nothing else.
     pub time_to_live: Option<Duration>,
     /// What writes survive that say nothing else.
@@ -72,6 +78,8 @@ impl Default for Options {
             memory_capacity: 64 << 20,
             free_memory_target: None,
             compacts: true,
+            compression: Compression::default(),
+            dictionary_samples_min: 1_000,
             time_to_live: None,
             durability: Durability::default(),
             time: TimeSource::default(),
@@ -97,6 +105,7 @@ pub struct Core {
     pub(crate) memory: Memory,
     pub(crate) budget: Budget,
     pub(crate) index: Index,
+    pub(crate) dictionaries: Dictionaries,
     pub(crate) clock: Clock,
     pub(crate) seen_time: SeenTime,
     pub(crate) counters: Counters,
@@ -119,8 +128,9 @@ impl Engine {
     /// Reads the whole log once, several segments at a time.
     ///
     /// # Errors
-    /// As [`Log::open`], and [`thermocline_tiers::Error::IndexFull`].
+    /// As [`Log::open`], [`Error::Option`], and [`thermocline_tiers::Error::IndexFull`].
     pub fn open(medium: Arc<dyn Medium>, options: Options) -> Result<Self> {
+        options.compression.check()?;
         let log_options =
             log::Options { segment_bytes: options.segment_bytes, read_only: options.read_only, create: options.create };
         let mut log = Log::open(medium, log_options)?;
@@ -140,6 +150,7 @@ impl Engine {
             memory,
             budget: Budget::new(options.memory_capacity),
             index,
+            dictionaries: Dictionaries::default(),
             clock: Clock::new(options.time.clone(), recovered.last_sequence),
             seen_time: SeenTime::new(recovered.last_sequence),
             counters,

@@ -14,6 +14,7 @@ mod flush;
 mod map;
 mod on_demand;
 mod open;
+mod packed;
 mod record;
 mod segment;
 mod tail;
@@ -29,11 +30,12 @@ pub use append::{Placed, Survives};
 use compact::Walks;
 pub use compact::{Cold, Sealed, Walking};
 use flush::{Flusher, Pending};
+pub use format::{DICTIONARIES, Header, Keys, RecordKind};
 use format::{HEADER_BYTES, Identity, Note, RECORDS_START};
-pub use format::{Header, Keys, RecordKind};
 use map::STEP_BYTES;
 use medium::{File, Lock, Medium};
 pub use open::{Options, Scanned};
+pub use packed::{Dictionary, Encoder, LEVELS, Packed, Samples};
 pub use record::{NewRecord, Record};
 use segment::SharedSegment;
 use tail::{Table, Tail};
@@ -157,6 +159,33 @@ impl Log {
     pub fn prefetch(&self, at: Location) {
         if let Ok((segment, offset)) = self.find(at) {
             segment.prefetch(offset);
+        }
+    }
+
+    /// As [`read`](Self::read), always held against the checksum.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::Io`].
+    pub fn read_checked<R>(&self, at: Location, show: impl FnOnce(Record<'_>) -> R) -> Result<R> {
+        self.check_at(at)?;
+        self.read_unchecked(at, show)
+    }
+
+    /// The namespace that the record at `at` states, however damaged it is. By a call: for what is read seldom.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when no segment is there, [`Error::Io`].
+    pub fn stated_namespace(&self, at: Location) -> Result<u32> {
+        let (segment, offset) = self.find(at)?;
+        segment.stated_namespace(offset)
+    }
+
+    /// What to say of the record at `at` that is whole and still says something that cannot be.
+    #[cold]
+    pub fn corrupt(&self, at: Location, what: String) -> Error {
+        match self.find(at) {
+            Ok((segment, offset)) => segment.corrupt(offset, what),
+            Err(error) => error,
         }
     }
 

@@ -303,7 +303,7 @@ impl Log {
         }
         let (segment, offset) = match roll.spare.take() {
             Some(spare) => spare,
-            None => (self.create_segment(&mut roll, self.options.segment_bytes, STEP_BYTES)?, RECORDS_START),
+            None => (self.create_segment(&mut roll, self.options.segment_bytes, STEP_BYTES, false)?, RECORDS_START),
         };
         let resumed = if segment.found_bytes > 0 { segment.resume(offset) } else { Ok(()) };
         self.flusher.add(segment.clone());
@@ -322,13 +322,19 @@ impl Log {
     }
 
     /// Makes a segment, in the table. It is to be flushed once it gets a record, and not before.
-    pub(super) fn create_segment(&self, roll: &mut Roll, capacity: u64, ready: u64) -> Result<SharedSegment> {
+    pub(super) fn create_segment(
+        &self,
+        roll: &mut Roll,
+        capacity: u64,
+        ready: u64,
+        is_packed: bool,
+    ) -> Result<SharedSegment> {
         let base = roll.next_slot;
         let slots = capacity.div_ceil(Address::SLOT_BYTES).max(1) as usize;
         if base + slots > Address::SLOTS {
             return Err(Error::Full { directory: self.directory(), segments: base as u64 });
         }
-        let header = SegmentHeader { store: self.identity.id, number: roll.next_number, capacity };
+        let header = SegmentHeader { store: self.identity.id, number: roll.next_number, capacity, is_packed };
         let segment = Arc::new(Segment::create(self.medium.clone(), header, base, ready)?);
         (roll.next_slot, roll.next_number) = (base + slots, roll.next_number + 1);
         self.table.set(&segment);
@@ -338,7 +344,7 @@ impl Log {
     /// A segment for one large record.
     fn create_alone(&self, bytes: u64) -> Result<SharedSegment> {
         let capacity = RECORDS_START + bytes;
-        let segment = self.create_segment(&mut self.lock_roll(), capacity, capacity)?;
+        let segment = self.create_segment(&mut self.lock_roll(), capacity, capacity, false)?;
         self.flusher.add(segment.clone());
         Ok(segment)
     }
@@ -361,7 +367,7 @@ impl Log {
         if end > segment.capacity / 2 {
             let mut roll = self.lock_roll();
             if roll.spare.is_none() {
-                let spare = self.create_segment(&mut roll, self.options.segment_bytes, AHEAD_BYTES)?;
+                let spare = self.create_segment(&mut roll, self.options.segment_bytes, AHEAD_BYTES, false)?;
                 roll.spare = Some((spare, RECORDS_START));
                 self.has_spare.store(true, Ordering::Relaxed);
             }

@@ -49,6 +49,8 @@ pub(crate) struct Segment {
     pub(crate) header_damage: Option<String>,
     /// What is known of its dead records.
     pub(crate) dead: Dead,
+    /// Whether whatever shrinks was compressed when it came here: nothing is appended to it after opening.
+    pub(crate) is_packed: bool,
 }
 
 /// The name of segment `number`.
@@ -102,6 +104,7 @@ impl Segment {
             found_bytes: 0,
             header_damage: None,
             dead: Dead::default(),
+            is_packed: header.is_packed,
         };
         segment.make_ready(ready).map_err(undo)?;
         Ok(segment)
@@ -125,20 +128,20 @@ impl Segment {
         let head_bytes = found_bytes.min(RECORDS_START) as usize;
         file.read_at(0, &mut head[..head_bytes]).map_err(io("read"))?;
         let words = [64, 72].map(|at| format::word_at(&head, at).unwrap_or(0));
-        let (capacity, mut header_damage) = match read_header(&head, store, number) {
-            Ok(header) => (header.capacity.max(found_bytes), None),
+        let (capacity, is_packed, mut header_damage) = match read_header(&head, store, number) {
+            Ok(header) => (header.capacity.max(found_bytes), header.is_packed, None),
             Err(BadHeader::Version(found)) => {
                 return Err(Error::Version { file: path, found, supported: format::VERSION });
             }
             // Nothing of another store's is repaired, or called damaged.
             Err(BadHeader::Foreign(what)) => return Err(Error::Corrupt { file: path, offset: 16, what }),
-            Err(BadHeader::Damaged(what)) => (found_bytes, Some(what)),
+            Err(BadHeader::Damaged(what)) => (found_bytes, false, Some(what)),
         };
         let flushed = format::decode_flushed(words, capacity);
         if head[80..].iter().any(|byte| *byte != 0) {
             header_damage.get_or_insert("the words behind the header are not zero".to_owned());
         }
-        let append = append && header_damage.is_none() && capacity <= 1 << 30;
+        let append = append && header_damage.is_none() && capacity <= 1 << 30 && !is_packed;
         if append && capacity > found_bytes {
             file.set_bytes(capacity).map_err(io("extend"))?;
         }
@@ -156,6 +159,7 @@ impl Segment {
             found_bytes,
             header_damage,
             dead: Dead::default(),
+            is_packed,
             path,
         };
         if !append {
@@ -433,6 +437,13 @@ impl Segment {
         Record::new(commit, lengths, &bytes[8..]).map(show).ok_or_else(|| self.no_record(offset))
     }
 
+    /// The namespace that the record at `offset` states, whatever else is wrong with it.
+    pub(crate) fn stated_namespace(&self, offset: u64) -> Result<u32> {
+        let mut word = [0; 8];
+        self.file()?.read_at(offset, &mut word).map_err(Error::io("read", &self.path, offset))?;
+        Ok((u64::from_le_bytes(word) >> 32) as u32)
+    }
+
     /// What most records fit in, from `offset` on, and how many bytes the file has from there.
     fn first_bytes(&self, offset: u64) -> io::Result<(Vec<u8>, u64)> {
         let measure = || self.file.bytes().map(|bytes| bytes.saturating_sub(offset));
@@ -466,8 +477,9 @@ impl Segment {
         Err(self.corrupt(offset, format!("checksum mismatch (stored {stored:08x}, computed {computed:08x})")))
     }
 
+    /// Damage at `offset`.
     #[cold]
-    fn corrupt(&self, offset: u64, what: String) -> Error {
+    pub(crate) fn corrupt(&self, offset: u64, what: String) -> Error {
         Error::Corrupt { file: self.path.clone(), offset, what }
     }
 
@@ -501,7 +513,8 @@ impl Segment {
         bytes: &[u8],
         voids: &[(u64, u64)],
     ) -> Result<()> {
-        let header = SegmentHeader { store, number: self.number, capacity: self.capacity };
+        let (number, capacity, is_packed) = (self.number, self.capacity, self.is_packed);
+        let header = SegmentHeader { store, number, capacity, is_packed };
         let end = RECORDS_START + bytes.len() as u64;
         let copy = Self::create(target, header, 0, 0)?;
         for (index, chunk) in bytes.chunks(STEP_BYTES as usize).enumerate() {
