@@ -342,6 +342,13 @@ fn a_damaged_dictionary_harms_those_alone_that_need_it() {
         engine.iter().for_each(|entry| if entry.is_ok() { shown += 1 } else { errors += 1 });
         assert_eq!((shown, errors), (KEYS as usize + 2 - damaged, damaged));
         assert_eq!(engine.keys().filter(Result::is_ok).count(), KEYS as usize + 2, "keys are not packed");
+        // Another dictionary may come to the place of the one that is lost, and is not taken for it.
+        let others = 1_000..1_000 + KEYS;
+        others.clone().for_each(|number| engine.insert(&key(number), &value(number), &Attributes::new()).unwrap());
+        engine.compact().unwrap();
+        others.clone().for_each(|number| assert_eq!(engine.get(&key(number)).unwrap().unwrap(), value(number)));
+        assert_eq!(what_is_left(&engine, "with another dictionary"), damaged);
+        others.for_each(|number| assert!(engine.remove(&key(number)).unwrap()));
         // Writing heals, and what is written from now on gets another dictionary.
         (0..KEYS).for_each(|number| engine.insert(&key(number), &value(number), &Attributes::new()).unwrap());
         check_all_but(&engine, &[b"plain", b"large"]);
