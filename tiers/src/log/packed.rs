@@ -1,7 +1,7 @@
 //! Packed values: compressed on their way to a cold segment, small ones with a dictionary.
 //!
-//! Holds the one encoder and decoder of what `DESIGN.md`, *Packed values*, describes, and training. Never knows where a record
-//! stands or a dictionary comes from. Invariant: what decodes has exactly the length that it states, and decoding takes no more
+//! Holds the one encoder and decoder of what `DESIGN.md`, *Packed values*, describes. Never knows where a record stands or a
+//! dictionary comes from. Invariant: what decodes has exactly the length that it states, and decoding takes no more
 //! memory than a small multiple of what has come out so far.
 
 use std::{
@@ -10,17 +10,15 @@ use std::{
     ops::RangeInclusive,
 };
 
-use xxhash_rust::xxh3::xxh3_64;
-use zstd_safe::{CCtx, CDict, CParameter, DCtx, DDict, DParameter, FrameFormat};
+use zstd_safe::{CCtx, CDict, CParameter, DCtx, DParameter, FrameFormat};
 
-use super::format::{VALUE_BYTES_MAX, record_bytes};
+use super::{
+    dictionary::{Dictionary, SMALL_BYTES_MAX},
+    format::{VALUE_BYTES_MAX, record_bytes},
+};
 
 /// The levels of compression that there are: higher ones than these take hundreds of megabytes of memory.
 pub const LEVELS: RangeInclusive<i32> = 1..=19;
-/// The longest dictionary.
-const DICTIONARY_BYTES_MAX: usize = 64 << 10;
-/// A longer value is compressed without a dictionary: it finds more in itself.
-const SMALL_BYTES_MAX: usize = 16 << 10;
 /// So many bytes come out of one at most: a block of 128 KiB takes four.
 const RATIO_MAX: u64 = 32 << 10;
 /// Room that decoding starts with, for each byte that goes in and on top of that, and how it grows.
@@ -35,60 +33,6 @@ const FRAME_AT: usize = 2;
 thread_local! {
     static DECODER: RefCell<Option<DCtx<'static>>> = const { RefCell::new(None) };
     static DECODED: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-}
-
-/// What small values have in common.
-pub struct Dictionary {
-    number: u16,
-    bytes: Box<[u8]>,
-    decoder: DDict<'static>,
-}
-
-impl fmt::Debug for Dictionary {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Dictionary({:04x}, {} bytes)", self.number, self.bytes.len())
-    }
-}
-
-impl Dictionary {
-    /// How many there can be in a store.
-    pub const COUNT: usize = 64;
-
-    /// The dictionary with these bytes in the place `place`, below [`COUNT`](Self::COUNT), of those of a store.
-    ///
-    /// # Errors
-    /// In words, why this is none.
-    pub fn new(place: usize, bytes: &[u8]) -> Result<Self, String> {
-        if bytes.len() > DICTIONARY_BYTES_MAX {
-            return Err(format!("a dictionary of {} bytes, the limit is {DICTIONARY_BYTES_MAX}", bytes.len()));
-        }
-        let number = Self::number_of(place, bytes);
-        let decoder = DDict::try_create(bytes).ok_or_else(|| "not a dictionary".to_owned())?;
-        Ok(Self { number, bytes: bytes.into(), decoder })
-    }
-
-    /// What packed values name it by: its place, and a hash, so that another one that comes to its place is not taken for it.
-    fn number_of(place: usize, bytes: &[u8]) -> u16 {
-        let hash = (xxh3_64(bytes) % (1 << 10)).max(1);
-        (hash as u16) << 6 | place as u16
-    }
-
-    /// What packed values name it by. Never 0.
-    #[inline]
-    pub fn number(&self) -> u16 {
-        self.number
-    }
-
-    /// The place that a number names.
-    #[inline]
-    pub fn place_of(number: u16) -> usize {
-        number as usize % Self::COUNT
-    }
-
-    /// What it takes in the log, as a value.
-    pub fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
 }
 
 /// A packed value as it stands in a record.
@@ -162,7 +106,7 @@ impl<'a> Packed<'a> {
                 into.clear();
                 into.try_reserve_exact(room.min(bytes)).map_err(|_| format!("no memory for {bytes} bytes"))?;
                 let decoded = match dictionary {
-                    Some(dictionary) => decoder.decompress_using_ddict(into, self.frame, &dictionary.decoder),
+                    Some(dictionary) => decoder.decompress_using_ddict(into, self.frame, dictionary.decoder()),
                     None => decoder.decompress(into, self.frame),
                 };
                 match decoded {
@@ -234,10 +178,10 @@ impl Encoder {
     /// In words, what could not be made.
     pub fn new(level: i32, dictionary: Option<&Dictionary>) -> Result<Self, String> {
         let small = dictionary.map(|dictionary| -> Result<_, String> {
-            let prepared = CDict::try_create(&dictionary.bytes, level).ok_or("not a dictionary")?;
+            let prepared = CDict::try_create(dictionary.bytes(), level).ok_or("not a dictionary")?;
             let mut context = new_context(level)?;
             context.ref_cdict(&prepared).map_err(zstd_safe::get_error_name)?;
-            Ok(Small { context, _dictionary: prepared, number: dictionary.number })
+            Ok(Small { context, _dictionary: prepared, number: dictionary.number() })
         });
         Ok(Self { plain: new_context(level)?, small: small.transpose()?, packed: Vec::new() })
     }
@@ -280,54 +224,12 @@ fn new_context(level: i32) -> Result<CCtx<'static>, String> {
     Ok(context)
 }
 
-/// Values to learn a dictionary from.
-#[derive(Debug, Default)]
-pub struct Samples {
-    bytes: Vec<u8>,
-    lengths: Vec<usize>,
-}
-
-impl Samples {
-    /// Whether a dictionary would be used for a value of so many bytes.
-    pub fn wants(bytes: usize) -> bool {
-        (1..=SMALL_BYTES_MAX).contains(&bytes)
-    }
-
-    /// Adds a value.
-    pub fn add(&mut self, value: &[u8]) {
-        self.bytes.extend(value);
-        self.lengths.push(value.len());
-    }
-
-    /// How many there are.
-    pub fn count(&self) -> usize {
-        self.lengths.len()
-    }
-
-    /// What they have in common, in at most an eighth of their bytes; `None` if that is nothing.
-    pub fn train(&self) -> Option<Vec<u8>> {
-        let bytes = (self.bytes.len() / 8).clamp(256, DICTIONARY_BYTES_MAX);
-        let mut dictionary = Vec::with_capacity(bytes);
-        zstd_safe::train_from_buffer(&mut dictionary, &self.bytes, &self.lengths).ok()?;
-        Some(dictionary)
-    }
-
-    /// The values.
-    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
-        let mut rest = &self.bytes[..];
-        self.lengths.iter().map(move |length| {
-            let (value, behind) = rest.split_at(*length);
-            rest = behind;
-            value
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use xxhash_rust::xxh3::xxh3_64;
 
-    use super::*;
+    use super::{super::dictionary::Samples, *};
 
     fn value(number: usize) -> Vec<u8> {
         format!("{{\"id\":{number},\"name\":\"user {}\",\"city\":\"Oslo\",\"active\":true}}", number * 7919)
@@ -389,14 +291,6 @@ mod tests {
         assert!(decoded(&frame, None).is_err());
         let kept = DECODED.take().capacity();
         assert!(kept <= frame.len() * ROOM_FACTOR * ROOM_GROWTH, "{kept} bytes were made ready");
-    }
-
-    #[test]
-    fn another_dictionary_in_the_same_place_has_another_number() {
-        let (ours, other) = (dictionary(), Dictionary::new(5, b"something else").unwrap());
-        assert_eq!(Dictionary::place_of(ours.number()), Dictionary::place_of(other.number()));
-        assert_ne!(ours.number(), other.number());
-        assert!(Dictionary::new(0, &vec![1; DICTIONARY_BYTES_MAX + 1]).is_err());
     }
 
     proptest! {
