@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use support::{Random, damage, each, open, small};
 use thermocline_engine::{
     Attributes, Compression, Engine, Error, Options,
-    medium::{Faulty, Medium},
+    medium::{Fault, Faulty, Medium, Plan},
 };
 
 const KEYS: u32 = 400;
@@ -363,4 +363,33 @@ fn check_all_but(engine: &Engine, others: &[&[u8]]) {
     assert_eq!(what_is_left(engine, "after healing"), 0);
     let keys: Vec<_> = engine.keys().map(Result::unwrap).filter(|key| !others.contains(&&key[..])).collect();
     assert_eq!(keys.len(), KEYS as usize);
+}
+
+#[test]
+fn a_power_cut_at_any_call_of_a_compaction_leaves_every_value_readable() {
+    let numbers = 0..120;
+    for mapped in [true, false] {
+        let mut is_done = false;
+        for call in 0.. {
+            let medium = Faulty::new(mapped);
+            let engine = open(&medium, &options(0)).unwrap();
+            numbers.clone().for_each(|number| engine.insert(&key(number), &value(number), &Attributes::new()).unwrap());
+            engine.sync().unwrap();
+            medium.plan(Some(Plan { call, lasting: false, fault: Fault::Crash }));
+            is_done |= engine.compact().is_ok();
+            medium.plan(None);
+            for seed in 0..6 {
+                let left = open(&medium.after_power_cut(call * 6 + seed), &options(0)).unwrap();
+                for number in numbers.clone() {
+                    let found = left.get(&key(number)).unwrap_or_else(|error| panic!("call {call}: {error}"));
+                    assert_eq!(found.expect("it was synced"), value(number), "call {call}, seed {seed}");
+                }
+                assert_eq!(damage(&left), [""; 0], "call {call}, seed {seed}");
+            }
+            if is_done {
+                assert!(call > 10 && dictionaries(&medium) == 1, "{call} calls");
+                break;
+            }
+        }
+    }
 }
