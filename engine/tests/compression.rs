@@ -393,3 +393,40 @@ fn a_power_cut_at_any_call_of_a_compaction_leaves_every_value_readable() {
         }
     }
 }
+
+#[test]
+fn a_compaction_whose_calls_fail_harms_no_value_and_no_dictionary() {
+    let numbers = 0..120;
+    let is_whole = |engine: &Engine, when: &str| {
+        for number in numbers.clone() {
+            let found = engine.get(&key(number)).unwrap_or_else(|error| panic!("{when}: {error}"));
+            assert_eq!(found.expect("it was synced"), value(number), "{when}");
+        }
+        assert_eq!((damage(engine), engine.len()), (vec![], u64::from(numbers.end)), "{when}");
+    };
+    for fault in [Fault::Fail, Fault::Short] {
+        for call in 0.. {
+            let medium = Faulty::new(true);
+            let engine = open(&medium, &options(16 << 10)).unwrap();
+            numbers.clone().for_each(|number| engine.insert(&key(number), &value(number), &Attributes::new()).unwrap());
+            engine.sync().unwrap();
+            medium.plan(Some(Plan { call, lasting: false, fault }));
+            let is_done = engine.compact().is_ok();
+            let has_failed = medium.calls() > call;
+            medium.plan(None);
+            is_whole(&engine, "after a failure");
+            if engine.compact().is_ok() {
+                is_whole(&engine, "after another compaction");
+            }
+            drop(engine);
+            let engine = open(&medium, &options(16 << 10)).unwrap();
+            is_whole(&engine, "after reopening");
+            engine.compact().unwrap();
+            is_whole(&engine, "after reopening and a compaction");
+            if is_done && !has_failed {
+                assert!(call > 10, "{call} calls");
+                break;
+            }
+        }
+    }
+}

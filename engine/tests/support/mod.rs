@@ -104,10 +104,9 @@ pub(crate) fn version_of(key: u8, bytes: &[u8]) -> u64 {
     version
 }
 
-/// Options with segments of 64 KiB, memory for some of the entries, and a dictionary before long.
+/// Options with segments of 64 KiB, and memory for some of the entries.
 pub(crate) fn small() -> Options {
-    let (segment_bytes, memory_capacity, dictionary_samples_min) = (64 << 10, 16 << 10, 8);
-    Options { segment_bytes, memory_capacity, compacts: false, dictionary_samples_min, ..Options::default() }
+    Options { segment_bytes: 64 << 10, memory_capacity: 16 << 10, compacts: false, ..Options::default() }
 }
 
 /// As [`small`], with a clock that the test sets.

@@ -278,6 +278,15 @@ mod tests {
     }
 
     #[test]
+    fn what_stands_behind_a_frame_makes_it_no_longer() {
+        let frame = |bytes: u8| [0x20, bytes, 0x3 | bytes << 3, 0, 0, b'x'];
+        DECODED.set(Vec::with_capacity(1_000));
+        assert_eq!(decoded(&[&[0, 0][..], &frame(10)].concat(), None).unwrap(), [b'x'; 10]);
+        let error = decoded(&[&[0, 0][..], &frame(10), &frame(5)].concat(), None).unwrap_err();
+        assert!(error.contains("states 10 bytes"), "{error}");
+    }
+
+    #[test]
     fn a_claim_of_a_gibibyte_takes_no_memory() {
         // One block of zeros, 10 bytes long; the header states almost a gibibyte.
         let frame = |bytes: u32| [&[0, 0, 0xa0][..], &bytes.to_le_bytes(), &[0x53, 0, 0, 0]].concat();
