@@ -56,7 +56,7 @@ impl Core {
     ///
     /// # Errors
     /// [`Error::Corrupt`] if it does not decode, or what it takes to do so is not there; [`Error::Io`].
-    #[inline]
+    #[inline(always)]
     pub(crate) fn show_value<R>(&self, found: Found<'_>, show: impl FnOnce(&[u8]) -> R) -> Result<R> {
         match found {
             Found::Memory(record) => Ok(show(record.value())),
@@ -64,8 +64,7 @@ impl Core {
         }
     }
 
-    /// Apart from hits in memory.
-    #[inline]
+    #[inline(always)]
     fn show_logged<R>(&self, record: &log::Record<'_>, at: Location, show: impl FnOnce(&[u8]) -> R) -> Result<R> {
         match record.header().kind {
             log::RecordKind::Packed => self.show_packed(record.stored(), at, show),
@@ -88,7 +87,7 @@ impl Core {
     ///
     /// # Errors
     /// As for [`show_value`](Self::show_value).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn value_of(&self, found: Found<'_>) -> Result<Value> {
         match found {
             Found::Memory(record) => Ok(Value::of(&record)),

@@ -204,38 +204,39 @@ impl Core {
         guard: &Guard,
         take: impl FnOnce(Found<'_>) -> Result<R>,
     ) -> Result<Option<R>> {
-        let mut take = Some(take);
+        // What is taken, or why it cannot be, is as long as an error: it goes straight to where it is returned from.
+        let (mut take, mut taken) = (Some(take), None);
         let tiers = self.tiers(guard);
         let found = self.index.find(hash, guard, |at| {
             tiers.read(at, |record| {
                 if !record.is_of(key) {
                     return Look::Other;
                 }
-                let taken = self.is_living(at, &record).then(|| {
+                if self.is_living(at, &record) {
                     if let (Found::Memory(record), Trace::Full) = (record, trace) {
                         self.touch(hash, &record);
                     }
-                    take.take().map(|take| take(record))
-                });
-                Look::Found((at, taken.flatten()))
+                    taken = take.take().map(|take| take(record));
+                }
+                Look::Found(at)
             })
         })?;
-        let Some((at, taken)) = found else {
+        let Some(at) = found else {
             self.count_miss(Count::MissAbsent, trace, guard);
             return Ok(None);
         };
-        let taken = taken.transpose()?;
-        if taken.is_none() {
-            let count = if at.kind() == Kind::Removed { Count::MissRemoved } else { Count::MissExpired };
-            self.count_miss(count, trace, guard);
-        } else if trace == Trace::Full {
-            if at.kind() == Kind::Memory {
-                self.count_access(Count::HitMemory, guard);
-            } else {
-                self.found_in_log(hash, at, guard);
+        match &taken {
+            None => {
+                let count = if at.kind() == Kind::Removed { Count::MissRemoved } else { Count::MissExpired };
+                self.count_miss(count, trace, guard);
             }
+            Some(Ok(_)) if trace == Trace::Full && at.kind() == Kind::Memory => {
+                self.count_access(Count::HitMemory, guard);
+            }
+            Some(Ok(_)) if trace == Trace::Full => self.found_in_log(hash, at, guard),
+            Some(_) => {}
         }
-        Ok(taken)
+        taken.transpose()
     }
 
     #[inline]
