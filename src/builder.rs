@@ -9,7 +9,7 @@ use thermocline_engine::{
     medium::{Disk, Volatile},
 };
 
-use crate::{Durability, Error, Result, Store};
+use crate::{Compression, Durability, Error, Result, Store};
 
 /// How a store is to be opened. Made by [`Store::builder`].
 #[derive(Clone, Debug)]
@@ -70,6 +70,13 @@ impl Builder {
     /// `stats().evictions.disk_capacity`, and the last ones are in the eviction log.
     pub fn disk_capacity(mut self, bytes: u64) -> Self {
         self.options.disk_capacity = Some(bytes);
+        self
+    }
+
+    /// How records are compressed that compaction moves. Default: [`Compression::zstd`] of level 3. Others are not: what was just
+    /// written is read as fast as ever.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.options.compression = compression;
         self
     }
 

@@ -27,6 +27,6 @@ mod store;
 pub use builder::Builder;
 pub use store::{Iter, Keys, LoggedKeys, Permit, ResidentKeys, Store};
 pub use thermocline_engine::{
-    Attributes, Compacted, Damage, Durability, Error, Eviction, Evictions, Health, Hits, HotKey, IndexStats, LogStats,
-    MemoryStats, Metadata, Misses, Reason, Recovery, Result, Stats, Tier, Value, Verified,
+    Attributes, Compacted, Compression, Damage, Durability, Error, Eviction, Evictions, Health, Hits, HotKey,
+    IndexStats, LogStats, MemoryStats, Metadata, Misses, Reason, Recovery, Result, Stats, Tier, Value, Verified,
 };

@@ -288,7 +288,7 @@ impl Store {
         self.engine.sync()
     }
 
-    /// Holds every record in the log against its checksum. Damage is in the report, not an `Err`. Reads all of the
+    /// Holds every record in the log against its checksum, and decodes what is compressed. Damage is in the report, not an `Err`. Reads all of the
     /// log.
     ///
     /// # Errors
@@ -297,8 +297,8 @@ impl Store {
         self.engine.verify()
     }
 
-    /// Gives back the space of everything in the log that no key needs, now; the store does so by itself when that is a third of
-    /// the log. Writers and readers go on. Needs room for one segment.
+    /// Gives back the space of everything in the log that no key needs, now, and compresses what was not; the store does so by itself
+    /// with what it moves, when a third of the log is needless. Writers and readers go on. Needs room for one segment.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Suspended`]: nothing is lost, and what was done stays done.

@@ -12,8 +12,8 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use support::format::{Identity, Record, hole, provisional};
-use thermocline::{Attributes, Store};
+use support::format::{Identity, Record, hole, provisional, unpacked};
+use thermocline::{Attributes, Compression, Store};
 
 const DEADLINE_MS: u64 = 7_258_118_400_000; // 2200
 
@@ -97,6 +97,47 @@ fn what_an_unmapped_store_writes_is_what_the_design_says() {
     what_the_library_writes_is_what_the_design_says(false);
 }
 
+#[test]
+fn what_compaction_packs_is_what_the_design_says() {
+    let value =
+        |number: u32| format!("{{\"id\":{number},\"name\":\"user {}\",\"active\":true}}", number ^ 0x5555).into_bytes();
+    for (compression, mapped) in
+        [(Compression::zstd(3), true), (Compression::zstd(9), false), (Compression::none(), true)]
+    {
+        let dir = support::dir();
+        let builder = Store::builder().segment_bytes(64 << 10).mapped(mapped).compression(compression);
+        let store = builder.open(dir.path()).unwrap();
+        let mut expected: BTreeMap<_, _> =
+            (0..3_000).map(|number| (number.to_string().into_bytes(), value(number))).collect();
+        expected.insert(b" long".to_vec(), value(1).repeat(2_000));
+        expected.insert(b" zeros".to_vec(), vec![0; 3 << 20]);
+        expected.insert(b"noise".to_vec(), (0..90_u8).map(|byte| byte.wrapping_mul(197) ^ byte >> 1).collect());
+        // The large ones first: a segment of its own is full when the log has gone on behind it.
+        expected.iter().for_each(|(key, value)| store.insert(key, value).unwrap());
+        store.compact().unwrap();
+        store.close().unwrap();
+        let identity = Identity::read(&fs::read(dir.path().join("store")).unwrap());
+        let segments: Vec<_> =
+            segments_in(dir.path()).iter().map(|path| identity.segment(&fs::read(path).unwrap())).collect();
+        let packs = compression != Compression::none();
+        for segment in segments.iter().filter(|segment| !segment.records.is_empty()) {
+            assert_eq!(segment.is_packed, packs, "segment {}", segment.number);
+        }
+        let records = segments.into_iter().flat_map(|segment| segment.records);
+        let (dictionaries, records): (Vec<_>, Vec<_>) = records.partition(|record| record.namespace != 0);
+        assert!(dictionaries.iter().all(|record| record.namespace == u32::MAX && record.value.len() <= 64 << 10));
+        assert_eq!(dictionaries.len(), usize::from(packs));
+        let packed = records.iter().filter(|record| record.is_packed).count();
+        assert!(if packs { packed > 2_900 } else { packed == 0 }, "{packed}");
+        let show = |record: Record| match record.is_packed {
+            true => (record.key, unpacked(&record.value, &dictionaries)),
+            false => (record.key, record.value),
+        };
+        let found: BTreeMap<_, _> = newest([records]).into_values().map(show).collect();
+        assert!(found == expected, "{} keys, expected {}", found.len(), expected.len());
+    }
+}
+
 /// A store with one of everything; its bytes are the golden files.
 fn golden() -> BTreeMap<&'static str, Vec<u8>> {
     let identity = Identity { version: 1, id: *b"golden store id!", secret: *b"a secret of 16 b" };
@@ -115,6 +156,8 @@ fn golden() -> BTreeMap<&'static str, Vec<u8>> {
         // A copy keeps its sequence: older than what stands before it.
         identity.record(1, sequence(0), 0, b"key", b"oldest"),
         identity.record(1, sequence(11), 0, b"key", b"new"),
+        // Packed without a dictionary: a frame of one piece that states 40 bytes, and a block that repeats one byte.
+        identity.packed_record(sequence(12), b"packed", &[0, 0, 0x20, 40, 0x43, 1, 0, b'p']),
     ];
     let records = records.concat();
     let mut segment = identity.segment_header(0x1a, 64 << 10, 128);
@@ -159,7 +202,7 @@ fn the_library_reads_the_golden_store() {
             .iter()
             .map(|path| identity.segment(&fs::read(path).unwrap()).records)
             .collect::<Vec<_>>();
-        assert_eq!(newest(all).len(), 5, "the second reader still reads it");
+        assert_eq!(newest(all).len(), 6, "the second reader still reads it");
         assert_golden(&builder.open(dir.path()).unwrap());
     }
 }
@@ -169,7 +212,10 @@ fn assert_golden(store: &Store) {
         store.iter().map(|entry| entry.unwrap()).map(|(key, value)| (key, value.to_vec())).collect();
     let expected = [("key", "new"), ("", "the empty key"), ("the empty value", ""), ("expires in 2200", "value")];
     let expected = expected.map(|(key, value)| (key.as_bytes().to_vec(), value.as_bytes().to_vec()));
-    assert_eq!(found, BTreeMap::from(expected));
+    let mut expected = BTreeMap::from(expected);
+    expected.insert(b"packed".to_vec(), vec![b'p'; 40]);
+    assert_eq!(found, expected);
+    assert_eq!(store.metadata("packed").unwrap().unwrap().size_bytes, 40);
     assert_eq!(store.get("gone").unwrap(), None);
     assert_eq!(store.get("expired in 2020").unwrap(), None);
     let metadata = store.metadata("key").unwrap().unwrap();

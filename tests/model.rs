@@ -5,7 +5,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
-use thermocline::{Store, Value};
+use thermocline::{Compression, Store, Value};
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -56,9 +56,10 @@ fn check(store: &Store, model: &BTreeMap<Vec<u8>, Vec<u8>>) {
     assert_eq!((store.len(), store.is_empty()), (model.len() as u64, model.is_empty()));
 }
 
-fn run(ops: Vec<Op>, mapped: bool) {
+fn run(ops: Vec<Op>, mapped: bool, compression: Compression) {
     let dir = tempfile::tempdir().unwrap();
-    let open = || Store::builder().segment_bytes(64 << 10).mapped(mapped).open(dir.path()).unwrap();
+    let builder = Store::builder().segment_bytes(64 << 10).mapped(mapped).compression(compression);
+    let open = || builder.clone().open(dir.path()).unwrap();
     let mut store = open();
     let mut model = BTreeMap::new();
     for op in ops {
@@ -115,13 +116,13 @@ proptest! {
     #![proptest_config(support::cases(60))]
 
     #[test]
-    fn a_mapped_store_answers_like_a_map(ops in prop::collection::vec(op(), 1..400)) {
-        run(ops, true);
+    fn a_mapped_store_answers_like_a_map(ops in prop::collection::vec(op(), 1..400), packs in any::<bool>()) {
+        run(ops, true, if packs { Compression::zstd(3) } else { Compression::none() });
     }
 
     #[test]
     fn an_unmapped_store_answers_like_a_map(ops in prop::collection::vec(op(), 1..400)) {
-        run(ops, false);
+        run(ops, false, Compression::zstd(1));
     }
 }
 

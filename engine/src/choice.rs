@@ -53,12 +53,13 @@ pub(crate) fn is_pressing(sealed: &[Sealed]) -> bool {
     dead * 100 > all * DEAD_PERCENT_PRESSING
 }
 
-/// The segments to compact together next, if any are worth it, the best first: one, or several of `bytes_max` bytes together.
-pub(crate) fn choose(sealed: &[Sealed], effort: Effort, bytes_max: u64) -> Vec<Sealed> {
+/// The segments to compact together next, if any are worth it, the best first: one, or several of `bytes_max` bytes together. Whoever
+/// `packs` gets something out of one that is all alive, too, if nothing in it was compressed.
+pub(crate) fn choose(sealed: &[Sealed], effort: Effort, bytes_max: u64, packs: bool) -> Vec<Sealed> {
     let (mut left, mut chosen) = (sealed.to_vec(), Vec::new());
     let mut bytes = 0;
     while chosen.len() < TOGETHER_MAX
-        && let Some(next) = choose_one(&left, effort)
+        && let Some(next) = choose_one(&left, effort, packs)
     {
         bytes += next.bytes;
         if bytes > bytes_max && !chosen.is_empty() {
@@ -76,7 +77,7 @@ pub(crate) fn choose_for_room(sealed: &[Sealed], bytes_max: u64) -> (Vec<Sealed>
     let has_much = |segment: &&Sealed| segment.dead_bytes * 100 > segment.bytes * DEAD_PERCENT_FIRST;
     let much: Vec<_> = sealed.iter().filter(has_much).copied().collect();
     if !much.is_empty() {
-        return (choose(&much, Effort::Full, bytes_max), Aim::Keep);
+        return (choose(&much, Effort::Full, bytes_max, false), Aim::Keep);
     }
     let mut oldest = sealed.to_vec();
     oldest.sort_unstable_by_key(|segment| segment.number);
@@ -89,7 +90,7 @@ pub(crate) fn choose_for_room(sealed: &[Sealed], bytes_max: u64) -> (Vec<Sealed>
     (oldest.iter().take_while(fits).copied().collect(), Aim::Evict)
 }
 
-fn choose_one(sealed: &[Sealed], effort: Effort) -> Option<Sealed> {
+fn choose_one(sealed: &[Sealed], effort: Effort, packs: bool) -> Option<Sealed> {
     let (dead, all) = dead_and_all(sealed);
     let percent_max = if effort == Effort::Idle { DEAD_PERCENT_IDLE } else { DEAD_PERCENT_MAX };
     let has_much = dead * 100 > all * percent_max;
@@ -100,7 +101,8 @@ fn choose_one(sealed: &[Sealed], effort: Effort) -> Option<Sealed> {
     };
     let is_worth_it = |segment: &&Sealed| {
         let percent = if effort == Effort::Full { 0 } else { DEAD_PERCENT_MIN };
-        segment.dead_bytes > 0 && segment.dead_bytes * 100 >= segment.bytes * percent
+        let shrinks = packs && effort == Effort::Full && segment.is_plain;
+        shrinks || segment.dead_bytes > 0 && segment.dead_bytes * 100 >= segment.bytes * percent
     };
     // What is dead as a whole costs nothing.
     let is_empty = |segment: &&Sealed| live_bytes(segment) <= segment.bytes / 256;
@@ -120,7 +122,7 @@ mod tests {
     #[test]
     fn what_is_dead_as_a_whole_goes_first_and_little_is_left_alone() {
         let numbers = |dead: &[u64], effort| -> Vec<_> {
-            choose(&segments(dead), effort, u64::MAX).iter().map(|segment| segment.number).collect()
+            choose(&segments(dead), effort, u64::MAX, false).iter().map(|segment| segment.number).collect()
         };
         assert_eq!(numbers(&[], Effort::Full), []);
         assert_eq!(numbers(&[0, 0, 1000], Effort::Steady), [3]);
@@ -144,5 +146,16 @@ mod tests {
         assert_eq!(numbers(&[]), (vec![], Aim::Evict));
         let large = [Sealed::new(7, 5000, 0), Sealed::new(8, 1, 0)];
         assert_eq!(choose_for_room(&large, 2000), (large[..1].to_vec(), Aim::Evict));
+    }
+
+    #[test]
+    fn what_was_never_compressed_is_compacted_when_all_effort_is_asked_for() {
+        let mut plain = segments(&[0, 0, 0]);
+        plain[1].is_plain = true;
+        let numbers = |effort, packs| -> Vec<_> {
+            choose(&plain, effort, u64::MAX, packs).iter().map(|segment| segment.number).collect()
+        };
+        assert_eq!(numbers(Effort::Full, true), [2]);
+        assert_eq!((numbers(Effort::Full, false), numbers(Effort::Steady, true)), (vec![], vec![]));
     }
 }

@@ -15,7 +15,7 @@ use std::{
 use thermocline_eviction::History;
 use thermocline_tiers::{
     Error, Guard, Kind, Location, Result,
-    log::{self, Cold, Header, NewRecord, RecordKind, Sealed, scan::Found as Scanned},
+    log::{self, Cold, DICTIONARIES, Header, NewRecord, RecordKind, Sealed, scan::Found as Scanned},
 };
 
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
     engine::Core,
     found::{Found, is_same},
     index::Look,
+    pack::Packer,
     worker::Next,
 };
 
@@ -57,11 +58,12 @@ impl AddAssign for Compacted {
     }
 }
 
-/// What is kept between two compactions: the cold segment that is not full, and how much may stay of what is emptied for lack
+/// What is kept between two compactions: the cold segment that is not full, what compresses, and how much may stay of what is emptied for lack
 /// of room.
 #[derive(Debug, Default)]
 pub(crate) struct Compaction {
     cold: Option<Cold>,
+    packer: Option<Packer>,
     credit: Cell<u64>,
     /// How far the log had grown when that was last looked at, and since when it has not.
     quiet: Option<(u64, Instant)>,
@@ -98,10 +100,13 @@ struct Move {
     /// Nothing: it needs no copy, only its slot has to forget it.
     to: Location,
     bytes: u64,
-    /// Of a value.
-    sequence: Option<u64>,
-    /// Why its key goes, and what its value took, if it does.
-    leaves: Option<(Why, u64)>,
+    /// What it took before it was compressed, or goes.
+    bytes_before: u64,
+    sequence: u64,
+    /// Of what it is now.
+    kind: RecordKind,
+    /// Why its key goes, if it does.
+    leaves: Option<Why>,
 }
 
 /// Why a key goes.
@@ -115,7 +120,7 @@ enum Why {
 impl Move {
     /// Whether the key goes only with the file: nothing else keeps it from coming back.
     fn is_late(&self) -> bool {
-        self.to.is_nothing() && matches!(self.leaves, Some((Why::Evicted, _)))
+        self.to.is_nothing() && self.leaves == Some(Why::Evicted)
     }
 }
 
@@ -228,7 +233,7 @@ impl Core {
         self.log.rest()
     }
 
-    /// Compacts everything that has anything dead in it, now. Returns what that did.
+    /// Compacts everything that has anything dead in it, or was never compressed if that is to be, now. Returns what that did.
     ///
     /// # Errors
     /// [`thermocline_tiers::Error::Io`], [`thermocline_tiers::Error::Suspended`]: nothing is lost, and what was done stays done.
@@ -239,7 +244,7 @@ impl Core {
             return Ok(done);
         }
         self.sync()?;
-        match self.log.roll(self.clock.now_ms()) {
+        match self.log.roll(self.clock.now_ms(), self.options.compression.is_some()) {
             // What is dead in the segment that is appended to goes when there is room for another.
             Err(Error::DiskCapacity { .. }) => {}
             rolled => rolled?,
@@ -284,7 +289,7 @@ impl Core {
         let sealed = self.log.sealed(compaction.cold.as_ref(), self.clock.now_ms())?;
         // Under a ceiling as much at a time as there is always room for.
         let bytes_max = if self.log.is_bounded() { self.options.segment_bytes } else { u64::MAX };
-        let chosen = choose(&sealed, effort, bytes_max);
+        let chosen = choose(&sealed, effort, bytes_max, self.options.compression.is_some());
         let pace = if effort == Effort::Full || is_pressing(&sealed) { Pace::Steady } else { Pace::Resting };
         match chosen.is_empty() {
             true => Ok(None),
@@ -300,20 +305,24 @@ impl Core {
         pace: Pace,
         aim: Aim,
     ) -> Result<Compacted> {
-        let Compaction { cold, credit, .. } = compaction;
+        let Compaction { cold, packer, credit, .. } = compaction;
         let (mut done, mut emptied) = (Compacted::default(), Vec::new());
         if self.log.is_bounded() {
             self.log.seal_cold_for(cold, chosen.iter().map(|sealed| sealed.bytes).sum())?;
+        }
+        if aim == Aim::Keep && !chosen.is_empty() {
+            self.prepare_packer(packer, chosen, cold)?;
         }
         for sealed in chosen {
             let mut emptying = Emptying { sealed, aim, credit, late: Vec::new() };
             if aim == Aim::Evict {
                 credit.set((credit.get() + sealed.bytes / READMITTED_PART).min(self.options.segment_bytes));
             }
-            if self.move_living(&mut emptying, cold, Pass::First(pace), &mut done)?.is_some() {
+            if self.move_living(&mut emptying, cold, packer, Pass::First(pace), &mut done)?.is_some() {
                 emptied.push(emptying);
             }
         }
+        self.count_packed(packer, &Guard::pin());
         let mut has_moved = true;
         while has_moved {
             // Whoever still has a place of these segments in hand has published it, or nothing, after this.
@@ -321,7 +330,7 @@ impl Core {
             has_moved = false;
             let mut looked_at = Vec::new();
             for mut emptying in emptied {
-                if let Some(count) = self.move_living(&mut emptying, cold, Pass::Again, &mut done)? {
+                if let Some(count) = self.move_living(&mut emptying, cold, packer, Pass::Again, &mut done)? {
                     has_moved |= count > 0;
                     looked_at.push(emptying);
                 }
@@ -351,11 +360,12 @@ impl Core {
         &self,
         emptying: &mut Emptying<'_>,
         cold: &mut Option<Cold>,
+        packer: &mut Option<Packer>,
         pass: Pass,
         done: &mut Compacted,
     ) -> Result<Option<usize>> {
         let mut moves = Vec::new();
-        let copied = self.copy_living(emptying, cold, pass, &mut moves).and_then(|copied| {
+        let copied = self.copy_living(emptying, cold, packer, pass, &mut moves).and_then(|copied| {
             // Nobody is told to look for a copy that may be lost.
             cold.as_ref().filter(|_| copied > Some(0)).map_or(Ok(()), |cold| self.log.flush_cold(cold))?;
             Ok(copied)
@@ -375,7 +385,7 @@ impl Core {
 
     fn give_up(&self, moved: &Move) {
         if !moved.to.is_nothing() {
-            self.log.note_dead(moved.to, moved.bytes, moved.sequence);
+            self.log.note_dead(moved.to, moved.bytes, Some(moved.sequence).filter(|_| moved.kind.is_value()));
         }
     }
 
@@ -384,10 +394,14 @@ impl Core {
         &self,
         emptying: &Emptying<'_>,
         cold: &mut Option<Cold>,
+        packer: &mut Option<Packer>,
         pass: Pass,
         moves: &mut Vec<Move>,
     ) -> Result<Option<u64>> {
         let (sealed, mut written) = (emptying.sealed, 0);
+        let packs = packer.is_some();
+        // Nobody waits for compression while exchanges wait.
+        let mut packer = packer.as_mut().filter(|_| pass != Pass::Again);
         let oldest_dead = self.log.oldest_dead_outside(sealed);
         let (mut seen, mut step, mut start) = (0, 0, Instant::now());
         let mut exchanging = None;
@@ -409,7 +423,7 @@ impl Core {
                 thread::sleep(start.elapsed());
                 (step, start) = (0, Instant::now());
             }
-            let stays = pass == Pass::Again || emptying.aim == Aim::Keep;
+            let stays = pass == Pass::Again || emptying.aim == Aim::Keep || found.namespace == DICTIONARIES;
             let is_full = found.bytes > emptying.credit.get();
             let stays = if stays {
                 Stays::All
@@ -420,8 +434,9 @@ impl Core {
             };
             let judged = self.judge_scanned(found, at, oldest_dead, pass, stays)?;
             let Some((header, moved, why)) = judged else { return Ok(()) };
-            let value = if header.kind == RecordKind::Value { found.value } else { &[] };
-            let copy = NewRecord { header, namespace: found.namespace, key: found.key, value };
+            let value = if header.kind.is_value() { found.value } else { &[] };
+            let plain = NewRecord { header, namespace: found.namespace, key: found.key, value };
+            let copy = packer.as_mut().map_or(plain, |packer| packer.pack(plain));
             let to = match moved {
                 Fate::Forgotten => Location::nothing(),
                 Fate::Copied | Fate::CopiedAlone => {
@@ -429,14 +444,13 @@ impl Core {
                     if matches!(stays, Stays::CameBack) {
                         emptying.credit.set(emptying.credit.get().saturating_sub(copy.bytes()));
                     }
-                    self.log.copy_cold(cold, &copy)?
+                    self.log.copy_cold(cold, &copy, packs)?
                 }
             };
             if moved != Fate::CopiedAlone {
-                let sequence = Some(header.sequence).filter(|_| header.kind == RecordKind::Value);
-                let hash = self.log.keys().hash(found.key);
-                let leaves = why.map(|why| (why, found.bytes));
-                moves.push(Move { hash, from: at, to, bytes: copy.bytes(), sequence, leaves });
+                let Header { kind, sequence, .. } = copy.header;
+                let (hash, bytes, bytes_before) = (self.log.keys().hash(found.key), copy.bytes(), found.bytes);
+                moves.push(Move { hash, from: at, to, bytes, bytes_before, sequence, kind, leaves: why });
             }
             Ok(())
         })?;
@@ -456,14 +470,14 @@ impl Core {
         let guard = Guard::pin();
         // What else a key has matters to removals alone: they are needed without a slot, too.
         let is_asked = found.header.kind == RecordKind::Tombstone && pass != Pass::Again;
-        let standing = self.standing(found.key, at, is_asked, &guard)?;
+        let standing = self.standing(found, at, is_asked, &guard)?;
         let header = found.header;
         // A removal is needed as long as there may be something older that it removes.
         let is_needless = header.sequence < oldest_dead;
         let tombstone = Header { kind: RecordKind::Tombstone, deadline_ms: 0, ..header };
         let fate = if is_needless { Fate::Forgotten } else { Fate::Copied };
         Ok(match (header.kind, standing) {
-            (RecordKind::Value, Standing::Needed(history)) => {
+            (RecordKind::Value | RecordKind::Packed, Standing::Needed(history)) => {
                 let is_living = self.is_living_until(header.deadline_ms);
                 let why = if is_living { Why::Evicted } else { Why::Expired };
                 match is_living && self.is_to_stay(history, stays) {
@@ -487,9 +501,10 @@ impl Core {
         }
     }
 
-    /// How the record of `key` at `at` stands. Whether the key has something newer costs a look at that, unless it is not asked.
-    fn standing(&self, key: &[u8], at: Location, is_asked: bool, guard: &Guard) -> Result<Standing> {
-        let (tiers, hash) = (self.tiers(guard), self.log.keys().hash(key));
+    /// How the record at `at` stands. Whether its key has something newer costs a look at that, unless it is not asked.
+    fn standing(&self, scanned: &Scanned<'_>, at: Location, is_asked: bool, guard: &Guard) -> Result<Standing> {
+        let (tiers, key, is_users) = (self.tiers(guard), scanned.key, scanned.namespace != DICTIONARIES);
+        let hash = self.log.keys().hash(key);
         let found = self.index.find(hash, guard, |there| {
             if there.as_verified() == at {
                 let history = self.index.touch(hash, there, guard, |history| history);
@@ -499,7 +514,7 @@ impl Core {
                 return Ok(Look::Other);
             }
             tiers.read_to_replace(there, |record| match record {
-                Some(record) if !is_same(record.key(), key) => Look::Other,
+                Some(record) if !is_same(record.key(), key) || record.is_users() != is_users => Look::Other,
                 Some(Found::Memory(record)) if record.home().is_some_and(|home| home.address() == at.address()) => {
                     Look::Found(Standing::Needed(record.history()))
                 }
@@ -523,7 +538,7 @@ impl Core {
             if let Some((from, history)) = named {
                 if self.index.exchange(moved.hash, from, moved.to, history, &guard) {
                     self.note_gone(moved);
-                    return self.count_gone(moved, &guard);
+                    return self.count_moved(moved, &guard);
                 }
                 continue;
             }
@@ -548,7 +563,7 @@ impl Core {
     /// Replaces the record in memory at `there` by one whose home is the new place; `false` if it has left the slot.
     fn rehome(&self, moved: &Move, there: Location, guard: &Guard) -> bool {
         let Some(record) = self.memory.record(there, guard) else { return false };
-        let header = Header { kind: RecordKind::Value, sequence: record.sequence(), deadline_ms: record.deadline_ms() };
+        let header = Header { kind: moved.kind, sequence: record.sequence(), deadline_ms: record.deadline_ms() };
         let copy = NewRecord { header, namespace: 0, key: record.key(), value: record.value() };
         let home = Some(moved.to).filter(|_| moved.leaves.is_none());
         let placed = home.and_then(|home| self.memory.place(&copy, Some(home), record.history(), false, guard));
@@ -561,31 +576,32 @@ impl Core {
             None => {
                 let reason = match moved.leaves {
                     None => Some(Count::EvictedCapacity),
-                    Some((Why::Expired, _)) => Some(Count::EvictedExpired),
+                    Some(Why::Expired) => Some(Count::EvictedExpired),
                     // Counted as what left the log.
-                    Some((Why::Evicted, _)) => None,
+                    Some(Why::Evicted) => None,
                 };
                 let counts = reason.into_iter().flat_map(|reason| [(reason, 1), (Count::Demotion, 1)]);
                 self.counters.add_all(counts, guard);
                 self.note_gone(moved);
-                self.count_gone(moved, guard);
             }
         }
+        self.count_moved(moved, guard);
         self.memory.retire(there, guard);
         true
     }
 
-    fn count_gone(&self, moved: &Move, guard: &Guard) {
-        if let Some((why, bytes)) = moved.leaves {
-            let evicted = u64::from(why == Why::Evicted);
-            let counts = [(Count::Taken, 1), (Count::LiveBytesTaken, bytes), (Count::EvictedDiskCapacity, evicted)];
-            self.counters.add_all(counts, guard);
-        }
+    /// Counts what a key has less than before: what was compressed, or all.
+    fn count_moved(&self, moved: &Move, guard: &Guard) {
+        let taken = u64::from(moved.leaves.is_some());
+        let evicted = u64::from(moved.leaves == Some(Why::Evicted));
+        let bytes = moved.bytes_before - if moved.leaves.is_some() { 0 } else { moved.bytes };
+        let counts = [(Count::Taken, taken), (Count::LiveBytesTaken, bytes), (Count::EvictedDiskCapacity, evicted)];
+        self.counters.add_all(counts, guard);
     }
 
     /// Remembers who had to go for lack of room. The record is there as long as its segment is.
     fn note_gone(&self, moved: &Move) {
-        if matches!(moved.leaves, Some((Why::Evicted, _))) {
+        if moved.leaves == Some(Why::Evicted) {
             let note = |record: log::Record<'_>| {
                 self.keeper.note_eviction(record.key(), Count::EvictedDiskCapacity, self.clock.now_coarse_ms());
             };

@@ -25,6 +25,10 @@ pub(crate) enum Count {
     /// Bytes of records that compaction copied, and bytes of files that it freed.
     BytesCompacted,
     BytesReclaimed,
+    /// Bytes of values before and after compression, and how long that took.
+    BytesBeforePacking,
+    BytesPacked,
+    PackingNanos,
     /// Keys that came and keys that went; their difference is the length.
     Added,
     Taken,

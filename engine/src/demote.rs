@@ -15,7 +15,6 @@ use crate::{
     budget::INDEX_BYTES,
     counters::Count,
     engine::Core,
-    found::is_same,
     index::Look,
     keeper::{Evictor, VICTIMS_MAX},
     sweep::{MET, Sweep},
@@ -170,7 +169,7 @@ impl Core {
         loop {
             let found = self.index.find(self.log.keys().hash(key), &guard, |at| {
                 self.tiers(&guard).read_to_replace(at, |record| match record {
-                    Some(record) if !is_same(record.key(), key) => Look::Other,
+                    Some(record) if !record.is_of(key) => Look::Other,
                     _ => Look::Found(at),
                 })
             })?;
@@ -215,8 +214,7 @@ impl Core {
                 },
                 home => home,
             };
-            let header =
-                Header { kind: RecordKind::Value, sequence: record.sequence(), deadline_ms: record.deadline_ms() };
+            let header = Header { kind: record.kind(), sequence: record.sequence(), deadline_ms: record.deadline_ms() };
             let copy = NewRecord { header, namespace: 0, key: record.key(), value: record.value() };
             let hash = self.log.keys().hash(record.key());
             match self.memory.place(&copy, home, record.history(), false, &guard) {

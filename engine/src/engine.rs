@@ -24,11 +24,13 @@ use crate::{
     clock::{Clock, TimeSource},
     compact::Compaction,
     counters::{Count, Counters},
+    dictionaries::Dictionaries,
     found::{Found, Tiers},
     index::Index,
     insert::Durability,
     keeper::Keeper,
     medium::Medium,
+    pack::Compression,
     recover::{self, Recovery},
     seen::SeenTime,
     snapshot,
@@ -59,6 +61,10 @@ pub struct Options {
     pub compacts: bool,
     /// Bytes of the log that the next process may have to read: with more, closing leaves it a snapshot of the index.
     pub snapshot_after: u64,
+    /// How records are compressed that compaction moves.
+    pub compression: Compression,
+    /// So many small values there have to be before a dictionary is trained.
+    pub dictionary_samples_min: usize,
     /// How long entries live that say nothing else.
     pub time_to_live: Option<Duration>,
     /// What writes survive that say nothing else.
@@ -79,6 +85,8 @@ impl Default for Options {
             disk_capacity: None,
             compacts: true,
             snapshot_after: 256 << 10,
+            compression: Compression::default(),
+            dictionary_samples_min: 1_000,
             time_to_live: None,
             durability: Durability::default(),
             time: TimeSource::default(),
@@ -104,6 +112,7 @@ pub struct Core {
     pub(crate) memory: Memory,
     pub(crate) budget: Budget,
     pub(crate) index: Index,
+    pub(crate) dictionaries: Dictionaries,
     pub(crate) clock: Clock,
     pub(crate) seen_time: SeenTime,
     pub(crate) counters: Counters,
@@ -126,8 +135,9 @@ impl Engine {
     /// Reads what of the log no snapshot covers, several segments at a time: all of it, if the last process did not close the store.
     ///
     /// # Errors
-    /// As [`Log::open`], and [`thermocline_tiers::Error::IndexFull`].
+    /// As [`Log::open`], [`Error::Option`], and [`thermocline_tiers::Error::IndexFull`].
     pub fn open(medium: Arc<dyn Medium>, options: Options) -> Result<Self> {
+        options.compression.check()?;
         let log_options = log::Options {
             segment_bytes: options.segment_bytes,
             read_only: options.read_only,
@@ -159,6 +169,7 @@ impl Engine {
             memory,
             budget: Budget::new(options.memory_capacity),
             index,
+            dictionaries: Dictionaries::default(),
             clock: Clock::new(options.time.clone(), recovered.last_sequence),
             seen_time: SeenTime::new(recovered.last_sequence),
             counters,

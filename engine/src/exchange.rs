@@ -14,7 +14,6 @@ use thermocline_tiers::{
 use crate::{
     counters::Count,
     engine::Core,
-    found::is_same,
     index::{Look, Published, Verdict},
 };
 
@@ -52,7 +51,7 @@ impl Core {
             let hash = self.log.keys().hash(key);
             let found = self.index.find(hash, &guard, |at| {
                 self.tiers(&guard).read(at, |record| {
-                    if !is_same(record.key(), key) {
+                    if !record.is_of(key) {
                         return Look::Other;
                     }
                     Look::Found((at, self.is_living(at, &record).then(|| record.sequence())))
@@ -151,7 +150,7 @@ impl Core {
                 return Ok(Verdict::Replace);
             }
             tiers.judge(there, |found| match found {
-                Some(found) if !is_same(found.key(), record.key) => Verdict::Other,
+                Some(found) if !found.is_of(record.key) => Verdict::Other,
                 _ => Verdict::Keep,
             })
         })

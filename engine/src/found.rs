@@ -4,18 +4,18 @@
 //! is gone says so, and whoever met it looks into the slot again.
 
 use thermocline_tiers::{
-    Error, Guard, Kind, Location, Result, Value,
-    log::{self, Log, RecordKind},
+    Error, Guard, Kind, Location, Result,
+    log::{self, DICTIONARIES, Log, RecordKind},
     memory::{self, Memory},
 };
 
 use crate::index::{Look, Records, Verdict};
 
-/// A record as it stands in memory or in the log.
+/// A record as it stands in memory, or in the log, and where there.
 #[derive(Clone, Copy)]
 pub(crate) enum Found<'a> {
     Memory(memory::Record<'a>),
-    Log(log::Record<'a>),
+    Log(log::Record<'a>, Location),
 }
 
 impl<'a> Found<'a> {
@@ -23,23 +23,30 @@ impl<'a> Found<'a> {
     pub(crate) fn key(&self) -> &'a [u8] {
         match self {
             Self::Memory(record) => record.key(),
-            Self::Log(record) => record.key(),
+            Self::Log(record, _) => record.key(),
         }
     }
 
+    /// Whether it is a user's. A damaged one is, whatever it says of its namespace but exactly that of dictionaries.
     #[inline]
-    pub(crate) fn value(&self) -> &'a [u8] {
+    pub(crate) fn is_users(&self) -> bool {
         match self {
-            Self::Memory(record) => record.value(),
-            Self::Log(record) => record.value(),
+            Self::Memory(_) => true,
+            Self::Log(record, _) => record.namespace() != DICTIONARIES,
         }
+    }
+
+    /// Whether it is the record of a user's key.
+    #[inline]
+    pub(crate) fn is_of(&self, key: &[u8]) -> bool {
+        is_same(self.key(), key) && self.is_users()
     }
 
     #[inline]
     pub(crate) fn sequence(&self) -> u64 {
         match self {
             Self::Memory(record) => record.sequence(),
-            Self::Log(record) => record.header().sequence,
+            Self::Log(record, _) => record.header().sequence,
         }
     }
 
@@ -47,16 +54,7 @@ impl<'a> Found<'a> {
     pub(crate) fn deadline_ms(&self) -> u64 {
         match self {
             Self::Memory(record) => record.deadline_ms(),
-            Self::Log(record) => record.header().deadline_ms,
-        }
-    }
-
-    /// The value: shared if it is in memory, copied out of the log.
-    #[inline]
-    pub(crate) fn to_value(self) -> Value {
-        match self {
-            Self::Memory(record) => Value::of(&record),
-            Self::Log(record) => Value::copy_of(record.value(), record.header().sequence),
+            Self::Log(record, _) => record.header().deadline_ms,
         }
     }
 }
@@ -81,7 +79,7 @@ impl Tiers<'_> {
                 Ok(self.memory.record(at, self.guard).map_or(Look::Moved, |record| show(Found::Memory(record))))
             }
             _ if at.is_nothing() => Ok(Look::Other),
-            _ => self.log.read(at, |record| show(Found::Log(record))),
+            _ => self.log.read(at, |record| show(Found::Log(record, at))),
         }
     }
 
@@ -102,7 +100,7 @@ impl Tiers<'_> {
             }
             _ if at.is_nothing() => Ok(Look::Other),
             // Checked if it is unverified: what it says of its key may be wrong.
-            _ => match self.log.read(at, |record| show(Some(Found::Log(record)))) {
+            _ => match self.log.read(at, |record| show(Some(Found::Log(record, at)))) {
                 Err(Error::Corrupt { .. }) => Ok(show(None)),
                 other => other,
             },
@@ -125,18 +123,29 @@ impl Tiers<'_> {
     /// The record of the log that the one at `at` is, or has for its home; `None` if there is none. For counting.
     pub(crate) fn logged(&self, at: Location) -> Option<Logged> {
         match at.kind() {
-            Kind::Memory => self.memory.record(at, self.guard).and_then(|record| Logged::home_of(&record)),
+            Kind::Memory => self.memory.record(at, self.guard).and_then(|record| self.home_of(&record)),
             _ if at.is_nothing() => None,
-            _ => {
-                let logged = |record: log::Record<'_>| {
-                    let is_value = record.header().kind == RecordKind::Value;
-                    let sequence = Some(record.header().sequence).filter(|_| is_value);
-                    Logged { at, bytes: record.bytes().next_multiple_of(8), sequence }
-                };
-                // Of one that cannot be read the worst is believed: that it is older than everything.
-                Some(self.log.read_unchecked(at, logged).unwrap_or(Logged { at, bytes: 0, sequence: Some(0) }))
-            }
+            _ => Some(self.logged_at(at)),
         }
+    }
+
+    fn logged_at(&self, at: Location) -> Logged {
+        let logged = |record: log::Record<'_>| {
+            let sequence = Some(record.header().sequence).filter(|_| record.header().kind.is_value());
+            Logged { at, bytes: record.bytes().next_multiple_of(8), sequence }
+        };
+        // Of one that cannot be read the worst is believed: that it is older than everything.
+        self.log.read_unchecked(at, logged).unwrap_or(Logged { at, bytes: 0, sequence: Some(0) })
+    }
+
+    /// The record of the log that one in memory has for its home; `None` while it is dirty.
+    pub(crate) fn home_of(&self, record: &memory::Record<'_>) -> Option<Logged> {
+        let at = record.home()?;
+        Some(match record.kind() {
+            // What it takes there only the record there knows.
+            RecordKind::Packed => self.logged_at(at),
+            _ => Logged { at, bytes: record.log_bytes(), sequence: Some(record.sequence()) },
+        })
     }
 }
 
@@ -147,12 +156,6 @@ pub(crate) struct Logged {
     pub(crate) bytes: u64,
     /// Of a value.
     pub(crate) sequence: Option<u64>,
-}
-
-impl Logged {
-    pub(crate) fn home_of(record: &memory::Record<'_>) -> Option<Self> {
-        Some(Self { at: record.home()?, bytes: record.log_bytes(), sequence: Some(record.sequence()) })
-    }
 }
 
 impl Records for Tiers<'_> {

@@ -27,7 +27,7 @@ const INDEX_BYTES_CACHED: u64 = 1 << 20;
 pub struct Metadata {
     /// The store-wide number of the write that made it.
     pub sequence: u64,
-    /// Bytes of the value.
+    /// Bytes of the value, before compression.
     pub size_bytes: u64,
     /// Where a read would find it now.
     pub tier: Tier,
@@ -44,7 +44,7 @@ impl Core {
     /// [`thermocline_tiers::Error::Corrupt`] if the record is damaged, [`thermocline_tiers::Error::Io`].
     #[inline]
     pub fn get(&self, key: &[u8]) -> Result<Option<Value>> {
-        self.look(key, Trace::Full, |record| record.to_value())
+        self.look(key, Trace::Full, |record| self.value_of(record))
     }
 
     /// The value of `key` if it is in memory. Touches no file and waits for nobody.
@@ -113,20 +113,20 @@ impl Core {
                 }
             }
             for (hash, key) in hashes.iter().zip(group) {
-                values.push(self.look_hashed(*hash, key, Trace::Full, &guard, |record| record.to_value())?);
+                values.push(self.look_hashed(*hash, key, Trace::Full, &guard, |record| self.value_of(record))?);
             }
         }
         Ok(values)
     }
 
-    /// Shows the value to `f` where it lies, without copying it. The store cannot shed what `f` looks at, so `f` should
+    /// Shows the value to `f` where it lies, or where it was decoded, without copying it. The store cannot shed what `f` looks at, so `f` should
     /// be short.
     ///
     /// # Errors
     /// As for [`get`](Self::get).
     #[inline]
     pub fn read<R>(&self, key: &[u8], f: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
-        self.look(key, Trace::Full, |record| f(record.value()))
+        self.look(key, Trace::Full, |record| self.show_value(record, f))
     }
 
     /// As [`get`](Self::get), leaving no trace in counters or history, and bringing nothing to memory.
@@ -134,7 +134,7 @@ impl Core {
     /// # Errors
     /// As for [`get`](Self::get).
     pub fn peek(&self, key: &[u8]) -> Result<Option<Value>> {
-        self.look(key, Trace::None, |record| record.to_value())
+        self.look(key, Trace::None, |record| self.value_of(record))
     }
 
     /// Whether `key` is there.
@@ -142,7 +142,7 @@ impl Core {
     /// # Errors
     /// As for [`get`](Self::get).
     pub fn contains_key(&self, key: &[u8]) -> Result<bool> {
-        Ok(self.look(key, Trace::None, |_| ())?.is_some())
+        Ok(self.look(key, Trace::None, |_| Ok(()))?.is_some())
     }
 
     /// What is known of the entry of `key`.
@@ -152,21 +152,21 @@ impl Core {
     pub fn metadata(&self, key: &[u8]) -> Result<Option<Metadata>> {
         self.look(key, Trace::None, |record| {
             let (sequence, deadline_ms) = (record.sequence(), record.deadline_ms());
-            Metadata {
+            Ok(Metadata {
                 sequence,
-                size_bytes: record.value().len() as u64,
+                size_bytes: self.value_bytes(record)?,
                 tier: match record {
                     Found::Memory(_) => Tier::Memory,
-                    Found::Log(_) => Tier::Log,
+                    Found::Log(..) => Tier::Log,
                 },
                 ttl_left: (deadline_ms != 0).then(|| self.clock.left(deadline_ms).unwrap_or_default()),
                 created: UNIX_EPOCH + Duration::from_millis(clock::created_ms(sequence)),
-            }
+            })
         })
     }
 
     #[inline]
-    fn look<R>(&self, key: &[u8], trace: Trace, take: impl FnOnce(Found<'_>) -> R) -> Result<Option<R>> {
+    fn look<R>(&self, key: &[u8], trace: Trace, take: impl FnOnce(Found<'_>) -> Result<R>) -> Result<Option<R>> {
         self.look_hashed(self.log.keys().hash(key), key, trace, &Guard::pin(), take)
     }
 
@@ -177,7 +177,7 @@ impl Core {
         key: &[u8],
         trace: Trace,
         guard: &Guard,
-        take: impl FnOnce(Found<'_>) -> R,
+        take: impl FnOnce(Found<'_>) -> Result<R>,
     ) -> Result<Option<R>> {
         // A hit in memory in straight-line code, so short that a processor can look ahead to the next call.
         if let Some(record) = self.first_in_memory(hash, key, guard) {
@@ -185,7 +185,7 @@ impl Core {
                 self.touch(hash, &record);
                 self.count_access(Count::HitMemory, guard);
             }
-            return Ok(Some(take(Found::Memory(record))));
+            return take(Found::Memory(record)).map(Some);
         }
         self.look_everywhere(hash, key, trace, guard, take)
     }
@@ -205,39 +205,41 @@ impl Core {
         key: &[u8],
         trace: Trace,
         guard: &Guard,
-        take: impl FnOnce(Found<'_>) -> R,
+        take: impl FnOnce(Found<'_>) -> Result<R>,
     ) -> Result<Option<R>> {
-        let mut take = Some(take);
+        // What is taken, or why it cannot be, is as long as an error: it goes straight to where it is returned from.
+        let (mut take, mut taken) = (Some(take), None);
         let tiers = self.tiers(guard);
         let found = self.index.find(hash, guard, |at| {
             tiers.read(at, |record| {
-                if !is_same(record.key(), key) {
+                if !record.is_of(key) {
                     return Look::Other;
                 }
-                let taken = self.is_living(at, &record).then(|| {
+                if self.is_living(at, &record) {
                     if let (Found::Memory(record), Trace::Full) = (record, trace) {
                         self.touch(hash, &record);
                     }
-                    take.take().map(|take| take(record))
-                });
-                Look::Found((at, taken.flatten()))
+                    taken = take.take().map(|take| take(record));
+                }
+                Look::Found(at)
             })
         })?;
-        let Some((at, taken)) = found else {
+        let Some(at) = found else {
             self.count_miss(Count::MissAbsent, trace, guard);
             return Ok(None);
         };
-        if taken.is_none() {
-            let count = if at.kind() == Kind::Removed { Count::MissRemoved } else { Count::MissExpired };
-            self.count_miss(count, trace, guard);
-        } else if trace == Trace::Full {
-            if at.kind() == Kind::Memory {
-                self.count_access(Count::HitMemory, guard);
-            } else {
-                self.found_in_log(hash, at, guard);
+        match &taken {
+            None => {
+                let count = if at.kind() == Kind::Removed { Count::MissRemoved } else { Count::MissExpired };
+                self.count_miss(count, trace, guard);
             }
+            Some(Ok(_)) if trace == Trace::Full && at.kind() == Kind::Memory => {
+                self.count_access(Count::HitMemory, guard);
+            }
+            Some(Ok(_)) if trace == Trace::Full => self.found_in_log(hash, at, guard),
+            Some(_) => {}
         }
-        Ok(taken)
+        taken.transpose()
     }
 
     #[inline]

@@ -18,7 +18,7 @@ use thermocline_tiers::{
 use crate::{
     counters::Count,
     engine::Core,
-    found::{Found, Logged, is_same},
+    found::{Found, Logged},
     index::{Look, Published, Verdict},
 };
 
@@ -200,7 +200,7 @@ impl Core {
             return Ok(None);
         }
         self.index.find(hash, guard, |at| {
-            self.tiers(guard).read_to_replace(at, |record| match record.filter(|record| record.key() == key) {
+            self.tiers(guard).read_to_replace(at, |record| match record.filter(|record| record.is_of(key)) {
                 Some(record) => Look::Found((at, record.sequence())),
                 None => Look::Other,
             })
@@ -219,7 +219,7 @@ impl Core {
         guard: &Guard,
     ) -> Result<Option<Location>> {
         let home = logged.location;
-        let enters = record.header.kind == RecordKind::Value && self.budget.capacity() > 0;
+        let enters = record.header.kind.is_value() && self.budget.capacity() > 0;
         let placed = if enters { self.place_in_memory(record, Some(home), 0, guard) } else { None };
         let at = placed.as_ref().map_or(home, memory::Placed::location);
         let published = match self.publish(hash, record, at, known, guard) {
@@ -278,7 +278,7 @@ impl Core {
                 return Ok(if sequence > record.header.sequence { Verdict::Keep } else { Verdict::Replace });
             }
             tiers.judge(there, |found| match found {
-                Some(found) if !is_same(found.key(), record.key) => Verdict::Other,
+                Some(found) if !found.is_of(record.key) => Verdict::Other,
                 // What a damaged record says of its sequence does not count: writing heals the key.
                 Some(found) if !there.is_unverified() && found.sequence() > record.header.sequence => Verdict::Keep,
                 found => {
@@ -287,7 +287,7 @@ impl Core {
                 }
             })
         })?;
-        if record.header.kind == RecordKind::Value {
+        if record.header.kind.is_value() {
             if published == Published::New && !is_known.get() {
                 remember(0);
                 self.remember_in_log(hash, at, history.get(), guard);
@@ -326,7 +326,7 @@ impl Core {
         if let Some(needless) = needless {
             self.log.note_dead(needless.at, needless.bytes, needless.sequence);
         }
-        let is_value = record.header.kind == RecordKind::Value;
+        let is_value = record.header.kind.is_value();
         let counts = [
             (Count::Removal, u64::from(!is_value && was_there)),
             (Count::BytesWritten, logged),
@@ -342,7 +342,7 @@ impl Core {
     /// Says that a record was written that its key does not need.
     #[cold]
     fn note_needless(&self, record: &NewRecord<'_>, at: Location) {
-        let sequence = Some(record.header.sequence).filter(|_| record.header.kind == RecordKind::Value);
+        let sequence = Some(record.header.sequence).filter(|_| record.header.kind.is_value());
         self.log.note_dead(at, record.bytes(), sequence);
     }
 
@@ -354,7 +354,7 @@ impl Core {
         let record = self.memory.record(old, guard)?;
         // In this order: a home that it gets later is counted by whoever gives it.
         self.memory.retire(old, guard);
-        Logged::home_of(&record)
+        self.tiers(guard).home_of(&record)
     }
 
     /// Removes `key`; `true` if it was there. Writes nothing for a key that is not.
@@ -387,12 +387,7 @@ impl Core {
     pub(crate) fn remove_from_memory(&self, hash: u64, key: &[u8], guard: &Guard) -> Result<bool> {
         loop {
             let found = self.index.find(hash, guard, |at| {
-                self.tiers(guard).read(
-                    at,
-                    |record| {
-                        if is_same(record.key(), key) { Look::Found(at) } else { Look::Other }
-                    },
-                )
+                self.tiers(guard).read(at, |record| if record.is_of(key) { Look::Found(at) } else { Look::Other })
             })?;
             let Some(at) = found else { return Ok(false) };
             if self.index.exchange(hash, at, Location::nothing(), 0, guard) {
@@ -407,7 +402,7 @@ impl Core {
     pub(crate) fn is_there(&self, hash: u64, key: &[u8], guard: &Guard) -> Result<bool> {
         let found = self.index.find(hash, guard, |at| {
             self.tiers(guard).read_to_replace(at, |record| match record {
-                Some(record) if !is_same(record.key(), key) => Look::Other,
+                Some(record) if !record.is_of(key) => Look::Other,
                 Some(record) => Look::Found(self.is_living(at, &record)),
                 None => Look::Found(true),
             })

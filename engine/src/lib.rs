@@ -10,6 +10,7 @@ mod clock;
 mod compact;
 mod counters;
 mod demote;
+mod dictionaries;
 mod engine;
 mod exchange;
 mod found;
@@ -18,6 +19,7 @@ mod index;
 mod insert;
 mod inspect;
 mod keeper;
+mod pack;
 mod promote;
 mod recover;
 mod room;
@@ -37,6 +39,7 @@ pub use inspect::{
     Damage, Eviction, Evictions, Health, Hits, HotKey, IndexStats, LogStats, MemoryStats, Misses, Reason, Stats,
     Verified,
 };
+pub use pack::Compression;
 pub use recover::Recovery;
 pub use thermocline_tiers::{Error, Result, Value, log::medium};
 pub use walk::{Iter, Keys, LoggedKeys, ResidentKeys};

@@ -10,30 +10,28 @@ use thermocline_tiers::{
     memory::{self, Memory},
 };
 
-use crate::{counters::Count, engine::Core, keeper::Evictor};
+use crate::{counters::Count, engine::Core, found::Found, keeper::Evictor};
 
 /// How many entries a thread evicts that needs room.
 const EVICTED_INLINE_MAX: usize = 2;
 
 impl Core {
-    /// Places the record at `at` in memory too and has the key's slot name that, unless it names something else by now.
+    /// Places the record at `at` in memory too, decoded, and has the key's slot name that, unless it names something else by now.
     pub(crate) fn promote(&self, hash: u64, at: Location, guard: &Guard) {
         if at.kind() != Kind::Log || at.is_unverified() {
             return;
         }
         let placed = self.log.read_unchecked(at, |found| {
-            let record = NewRecord {
-                header: found.header(),
-                namespace: found.namespace(),
-                key: found.key(),
-                value: found.value(),
-            };
-            let weight = Memory::bytes_of(&record);
-            let history = self.index.touch(hash, at, guard, |before| self.access(hash, before, weight))?;
-            self.place_in_memory(&record, Some(at), history, guard)
+            self.show_value(Found::Log(found, at), |value| {
+                let (header, namespace) = (found.header(), found.namespace());
+                let record = NewRecord { header, namespace, key: found.key(), value };
+                let weight = Memory::bytes_of(&record);
+                let history = self.index.touch(hash, at, guard, |before| self.access(hash, before, weight))?;
+                self.place_in_memory(&record, Some(at), history, guard)
+            })
         });
         // Whoever asked has the value already; that the record cannot be read a second time is for the next to hear.
-        let Ok(Some(placed)) = placed else { return };
+        let Ok(Ok(Some(placed))) = placed else { return };
         if self.index.exchange(hash, at, placed.location(), 0, guard) {
             let at = placed.location();
             placed.published();

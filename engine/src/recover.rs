@@ -10,12 +10,13 @@ use std::{
 
 use thermocline_tiers::{
     Error, Guard, Kind, Location, Result,
-    log::{Log, Scanned, scan},
+    log::{DICTIONARIES, Log, Scanned, scan},
     memory::Memory,
 };
 
 use crate::{
     counters::{Count, Counters},
+    dictionaries::is_likely_dictionary,
     found::{Found, Tiers},
     index::{Index, Published, Records, Verdict},
 };
@@ -51,6 +52,7 @@ impl Records for Remembering<'_> {
 /// A damaged record: what it says of its sequence does not count, only its place does.
 struct Claim {
     at: Location,
+    is_users: bool,
     key: Vec<u8>,
     bytes: u64,
 }
@@ -110,17 +112,19 @@ impl Rebuilding<'_> {
     }
 
     fn scan_one(&self, segment: usize) -> Result<Part> {
-        let (mut recovery, mut claims) = (Recovery::default(), Vec::new());
+        let (mut recovery, mut claims, mut dictionaries) = (Recovery::default(), Vec::new(), 0);
         let scanned = self.log.scan(segment, |found, at| {
             recovery.has_deadlines |= found.header.deadline_ms != 0;
             if at.is_unverified() {
-                claims.push(Claim { at, key: found.key.to_vec(), bytes: found.bytes });
+                let is_users = !is_likely_dictionary(found.namespace);
+                claims.push(Claim { at, is_users, key: found.key.to_vec(), bytes: found.bytes });
                 return Ok(());
             }
+            dictionaries += u64::from(found.namespace == DICTIONARIES);
             recovery.last_sequence = recovery.last_sequence.max(found.header.sequence);
             self.publish_whole(found, at)
         })?;
-        recovery.records = scanned.records;
+        recovery.records = scanned.records - dictionaries;
         recovery.damaged = scanned.damaged.len() as u64;
         Ok(Part { scanned, recovery, claims })
     }
@@ -128,7 +132,8 @@ impl Rebuilding<'_> {
     /// The highest sequence wins; of equal ones, which only copies have, the later place.
     fn publish_whole(&self, found: &scan::Found<'_>, at: Location) -> Result<()> {
         let sequence = Some(found.header.sequence).filter(|_| at.kind() == Kind::Log);
-        self.publish(found.key, found.bytes, sequence, at, |there, record| {
+        let key = (found.key, found.namespace != DICTIONARIES);
+        self.publish(key, found.bytes, sequence, at, |there, record| {
             (found.header.sequence, at.address()) > (record.sequence(), there.address())
         })
     }
@@ -147,12 +152,13 @@ impl Rebuilding<'_> {
     /// A damaged record wins over what stands before it in the log.
     fn publish_claim(&self, claim: &Claim) -> Result<()> {
         let at = claim.at;
-        self.publish(&claim.key, claim.bytes, None, at, |there, _| at.address() > there.address())
+        let key = (&claim.key[..], claim.is_users);
+        self.publish(key, claim.bytes, None, at, |there, _| at.address() > there.address())
     }
 
     fn publish(
         &self,
-        key: &[u8],
+        (key, is_users): (&[u8], bool),
         bytes: u64,
         sequence: Option<u64>,
         at: Location,
@@ -169,7 +175,7 @@ impl Rebuilding<'_> {
             }
             let is_damaged = self.is_damaged(there)?;
             tiers.judge(there, |record| match record {
-                Some(record) if record.key() != key => Verdict::Other,
+                Some(record) if record.key() != key || record.is_users() != is_users => Verdict::Other,
                 Some(_) if is_damaged && at.address() < there.address() => Verdict::Keep,
                 Some(record) if !is_damaged && !wins_over(there, &record) => Verdict::Keep,
                 _ => Verdict::Replace,
@@ -184,7 +190,7 @@ impl Rebuilding<'_> {
             Published::New => None,
             Published::Replaced(old) => Some(old),
         };
-        if at.kind() == Kind::Log {
+        if at.kind() == Kind::Log && is_users {
             self.counters.add(Count::Added, 1, &guard);
             self.counters.add(Count::LiveBytesAdded, bytes, &guard);
         }
@@ -193,7 +199,7 @@ impl Rebuilding<'_> {
         if let Some(needless) = needless {
             self.log.note_dead(needless.at, needless.bytes, needless.sequence);
         }
-        if old.kind() == Kind::Log {
+        if old.kind() == Kind::Log && is_users {
             let bytes = needless.map_or(0, |needless| needless.bytes);
             self.counters.add_all([(Count::Taken, 1), (Count::LiveBytesTaken, bytes)], &guard);
         }

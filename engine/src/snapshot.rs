@@ -12,14 +12,15 @@ use std::{
 
 use thermocline_tiers::{
     Error, Guard, Kind, Location, Result, Word,
-    log::{Figures, Log, scan::Found as Scanned},
+    log::{DICTIONARIES, Dictionary, Figures, Log, Record, scan::Found as Scanned},
 };
 
 use crate::{
     counters::{Count, Counters},
+    dictionaries::key_of,
     engine::Core,
     found::is_same,
-    index::{Index, Layout, Records, Source},
+    index::{Index, Layout, Look, Records, Source},
 };
 
 /// So many pages are read at once from the log, when one cannot be believed: some 100 000 keys.
@@ -42,8 +43,17 @@ pub(crate) fn recount(log: &Log, index: &Index, counters: &Counters) -> Result<(
             words.iter().filter(|(word, _)| word.location().is_some_and(|at| at.kind() == Kind::Log)).count() as u64;
         Ok(true)
     })?;
-    let counted = counters.sum(Count::Added) - counters.sum(Count::Taken);
     let guard = Guard::pin();
+    // Dictionaries are nobody's entries.
+    for key in (0..Dictionary::COUNT).map(key_of) {
+        let is_it = |record: Record<'_>| record.namespace() == DICTIONARIES && is_same(record.key(), &key);
+        let found = index.find(log.keys().hash(&key), &guard, |at| match at.kind() {
+            Kind::Log if log.read_unchecked(at, is_it)? => Ok(Look::Found(())),
+            _ => Ok(Look::Other),
+        })?;
+        keys -= u64::from(found.is_some());
+    }
+    let counted = counters.sum(Count::Added) - counters.sum(Count::Taken);
     counters.add_all([(Count::LiveBytesTaken, gone_bytes), (Count::Taken, counted.saturating_sub(keys))], &guard);
     Ok(())
 }
@@ -99,16 +109,16 @@ impl FromSnapshot {
                 return Ok(());
             }
             if at.is_unverified() {
-                damaged.push((found.key.to_vec(), at));
+                damaged.push((found.key.to_vec(), found.namespace, at));
                 return Ok(());
             }
             self.add(newest.entry(hash).or_default(), found, at)
         })?;
         // As in recovery: a damaged record wins over what stands before it.
-        damaged.sort_by_key(|(_, at)| at.address());
-        for (key, at) in damaged {
+        damaged.sort_by_key(|(.., at)| at.address());
+        for (key, namespace, at) in damaged {
             let of_hash = newest.entry(self.log.keys().hash(&key)).or_default();
-            match self.position(of_hash, &key)? {
+            match self.position(of_hash, &key, namespace)? {
                 Some(here) if of_hash[here].at.address() < at.address() => of_hash[here] = Newest { at, sequence: 0 },
                 Some(_) => {}
                 None => of_hash.push(Newest { at, sequence: 0 }),
@@ -119,7 +129,7 @@ impl FromSnapshot {
 
     fn add(&self, of_hash: &mut Vec<Newest>, found: &Scanned<'_>, at: Location) -> Result<()> {
         let sequence = found.header.sequence;
-        match self.position(of_hash, found.key)? {
+        match self.position(of_hash, found.key, found.namespace)? {
             Some(here) if (of_hash[here].sequence, of_hash[here].at.address()) < (sequence, at.address()) => {
                 of_hash[here] = Newest { at, sequence };
             }
@@ -130,9 +140,10 @@ impl FromSnapshot {
     }
 
     /// Where a key is among those of one hash.
-    fn position(&self, of_hash: &[Newest], key: &[u8]) -> Result<Option<usize>> {
+    fn position(&self, of_hash: &[Newest], key: &[u8], namespace: u32) -> Result<Option<usize>> {
+        let is_it = |record: Record<'_>| is_same(record.key(), key) && record.namespace() == namespace;
         for (here, newest) in of_hash.iter().enumerate() {
-            if self.log.read_unchecked(newest.at, |record| is_same(record.key(), key))? {
+            if self.log.read_unchecked(newest.at, is_it)? {
                 return Ok(Some(here));
             }
         }

@@ -51,6 +51,11 @@ enum Met {
     Copied(Vec<u8>, Value, u64),
 }
 
+/// What is taken of an entry: it is shown the key, a way to the value, and whether it is in the log.
+trait Take<R>: Fn(&[u8], &dyn Fn() -> Result<Value>, bool) -> Option<Result<R>> {}
+
+impl<R, F: Fn(&[u8], &dyn Fn() -> Result<Value>, bool) -> Option<Result<R>>> Take<R> for F {}
+
 impl Core {
     /// Walks over all entries. Weakly consistent: what is written meanwhile may be seen or not. Never blocks writers.
     pub fn iter(&self) -> Iter<'_> {
@@ -101,7 +106,7 @@ impl Walk<'_> {
         Ok(false)
     }
 
-    fn next<R>(&mut self, take: impl Fn(&[u8], &dyn Fn() -> Value, bool) -> Option<R>) -> Option<Result<R>> {
+    fn next<R>(&mut self, take: impl Take<R>) -> Option<Result<R>> {
         loop {
             let Some(met) = self.page.next() else {
                 match self.next_page() {
@@ -129,27 +134,29 @@ impl Met {
         })
     }
 
-    /// Shows key, value, and whether it is in the log, unless it has expired.
-    fn take<R>(self, core: &Core, take: &impl Fn(&[u8], &dyn Fn() -> Value, bool) -> Option<R>) -> Result<Option<R>> {
+    /// Shows key, value, and whether it is in the log, unless it has expired or is none of the user's.
+    fn take<R>(self, core: &Core, take: &impl Take<R>) -> Result<Option<R>> {
         let guard = Guard::pin();
         let is_before = |deadline_ms| core.is_living_until(deadline_ms);
         match self {
+            // Even a damaged one is for those to hear who need it.
+            Self::Log(at) if at.is_unverified() && core.is_dictionary(at) => Ok(None),
             Self::Log(at) => {
                 let taken = core.tiers(&guard).read(at, |record| {
-                    let living = core.is_living(at, &record);
-                    Look::Found(living.then(|| take(record.key(), &|| record.to_value(), true)).flatten())
+                    let living = record.is_users() && core.is_living(at, &record);
+                    Look::Found(living.then(|| take(record.key(), &|| core.value_of(record), true)).flatten())
                 })?;
-                Ok(if let Look::Found(taken) = taken { taken } else { None })
+                if let Look::Found(taken) = taken { taken.transpose() } else { Ok(None) }
             }
             Self::Memory(held) => {
                 let is_logged = held.is_at_home();
                 let is_living = is_before(held.deadline_ms());
                 let key = held.key().to_vec();
                 let value = Value::from(held);
-                Ok(is_living.then(|| take(&key, &|| value.clone(), is_logged)).flatten())
+                is_living.then(|| take(&key, &|| Ok(value.clone()), is_logged)).flatten().transpose()
             }
             Self::Copied(key, value, deadline_ms) => {
-                Ok(is_before(deadline_ms).then(|| take(&key, &|| value.clone(), true)).flatten())
+                is_before(deadline_ms).then(|| take(&key, &|| Ok(value.clone()), true)).flatten().transpose()
             }
         }
     }
@@ -159,7 +166,7 @@ impl Iterator for Iter<'_> {
     type Item = Result<(Vec<u8>, Value)>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next(|key, value, _| Some((key.to_vec(), value())))
+        self.0.next(|key, value, _| Some(value().map(|value| (key.to_vec(), value))))
     }
 }
 
@@ -167,7 +174,7 @@ impl Iterator for Keys<'_> {
     type Item = Result<Vec<u8>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next(|key, _, _| Some(key.to_vec()))
+        self.0.next(|key, _, _| Some(Ok(key.to_vec())))
     }
 }
 
@@ -175,7 +182,7 @@ impl Iterator for LoggedKeys<'_> {
     type Item = Result<Vec<u8>>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.0.next(|key, _, is_logged| is_logged.then(|| key.to_vec()))
+        self.0.next(|key, _, is_logged| is_logged.then(|| Ok(key.to_vec())))
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 };
 
 use support::{Random, START_MS, advance, clock, damage, each, key, look, open, seeds, small_at, value, version_of};
-use thermocline_engine::{Attributes, Engine, medium::Faulty};
+use thermocline_engine::{Attributes, Compression, Engine, Options, medium::Faulty};
 
 const DAY_MS: u64 = 24 * 3_600_000;
 const TEN_YEARS_MS: u64 = 3_653 * DAY_MS;
@@ -34,13 +34,16 @@ struct Run {
     /// The latest time that a record of the store carries.
     seen_ms: u64,
     version: u64,
+    compression: Compression,
 }
 
 impl Run {
     fn new(seed: u64, mapped: bool) -> Self {
+        let compression = if seed.is_multiple_of(4) { Compression::none() } else { Compression::zstd(1) };
         let (medium, clock) = (Faulty::new(mapped), clock());
         let (random, entries) = (Random(seed), BTreeMap::new());
-        let mut run = Self { random, medium, engine: None, entries, clock, seen_ms: START_MS, version: 0 };
+        let (engine, seen_ms, version) = (None, START_MS, 0);
+        let mut run = Self { random, medium, engine, entries, clock, seen_ms, version, compression };
         run.open();
         run
     }
@@ -53,7 +56,12 @@ impl Run {
         // Time never runs backwards across processes; from here on it goes as the clock goes.
         let wall = self.clock.load(Ordering::Relaxed).max(self.seen_ms);
         self.clock.store(wall, Ordering::Relaxed);
-        self.engine = Some(open(&self.medium, &small_at(&self.clock)).expect("nothing fails here"));
+        // Now and then somebody changes his mind.
+        if self.random.one_in(10) {
+            self.compression = if self.random.one_in(2) { Compression::none() } else { Compression::zstd(5) };
+        }
+        let options = Options { compression: self.compression, ..small_at(&self.clock) };
+        self.engine = Some(open(&self.medium, &options).expect("nothing fails here"));
     }
 
     fn now_ms(&self) -> u64 {
@@ -146,6 +154,9 @@ impl Run {
         let left = metadata.map(|metadata| metadata.ttl_left);
         let expected = expected.map(|entry| entry.deadline_ms.checked_sub(self.now_ms()).map(Duration::from_millis));
         assert_eq!(left, expected, "metadata of key {number}");
+        let bytes = version.map(|version| value(number, version).len() as u64);
+        let size_bytes = engine.metadata(&key(number)).expect("nothing fails here").map(|known| known.size_bytes);
+        assert_eq!(size_bytes, bytes, "size of key {number}");
     }
 
     fn walk(&self) {

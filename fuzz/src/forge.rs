@@ -15,6 +15,10 @@ pub const VALUE: u8 = 1;
 pub const TOMBSTONE: u8 = 2;
 /// Void.
 pub const VOID: u8 = 3;
+/// The flag of a value that is packed.
+pub const PACKED: u8 = 1;
+/// The namespace of dictionaries.
+pub const DICTIONARIES: u32 = u32::MAX;
 
 const ID: [u8; 16] = *b"the id of a fuzz";
 const SECRET: [u8; 16] = *b"and its secret..";
@@ -100,7 +104,14 @@ impl Forge {
 
     /// A committed record with its padding.
     pub fn record(&self, record: &Record) -> Vec<u8> {
+        self.record_in(0, 0, record)
+    }
+
+    /// The same in a namespace, with flags.
+    pub fn record_in(&self, namespace: u32, flags: u8, record: &Record) -> Vec<u8> {
         let mut bytes = self.header(record, record.value.len() as u32);
+        bytes[4..8].copy_from_slice(&namespace.to_le_bytes());
+        bytes[31] = flags;
         bytes.extend(&record.key);
         bytes.extend(&record.value);
         self.commit(&mut bytes);
@@ -130,7 +141,7 @@ impl Forge {
     }
 
     fn commit(&self, bytes: &mut [u8]) {
-        let sum = self.sum(0, &bytes[8..]);
+        let sum = self.sum(number(&bytes[4..8]) as u32, &bytes[8..]);
         bytes[..4].copy_from_slice(&sum.to_le_bytes());
     }
 
@@ -152,7 +163,7 @@ impl Forge {
         let (value_bytes, key_bytes) = (number(&head[8..12]) as usize, number(&head[12..14]) as usize);
         let (mark, kind, flags) = (number(&head[14..16]), head[30], head[31]);
         let end = HEADER_BYTES + key_bytes + value_bytes;
-        if mark != u64::from(self.mark) || !matches!(kind, VALUE | TOMBSTONE) || flags != 0 {
+        if mark != u64::from(self.mark) || !matches!((kind, flags), (VALUE, 0 | PACKED) | (TOMBSTONE, 0)) {
             return None;
         }
         // The padding belongs to the record: a file that ends inside it was cut.

@@ -7,6 +7,7 @@
 pub mod crash;
 pub mod forge;
 pub mod operations;
+pub mod packed;
 pub mod recipe;
 pub mod record_decode;
 pub mod script;
@@ -14,6 +15,7 @@ pub mod segment_scan;
 
 pub use crash::crash;
 pub use operations::operations;
+pub use packed::packed;
 pub use record_decode::record_decode;
 pub use segment_scan::segment_scan;
 
@@ -29,5 +31,10 @@ pub fn replay(run: fn(&[u8])) -> std::io::Result<()> {
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All targets.
-pub const TARGETS: [Target; 4] =
-    [("record_decode", record_decode), ("segment_scan", segment_scan), ("operations", operations), ("crash", crash)];
+pub const TARGETS: [Target; 5] = [
+    ("record_decode", record_decode),
+    ("segment_scan", segment_scan),
+    ("operations", operations),
+    ("crash", crash),
+    ("packed", packed),
+];

@@ -1,6 +1,6 @@
 //! Operations against a map: the same answers, whatever the clock does and however processes end.
 //!
-//! The first byte says whether files are mapped. Nothing fails and no power is cut here; that is `crash`.
+//! The first byte says whether files are mapped, and whether every sync and walk compacts, and so compresses. Nothing fails and no power is cut here; that is `crash`.
 
 use std::{
     collections::BTreeMap,
@@ -31,7 +31,7 @@ const NEVER_MS: u64 = 253_402_300_800_000;
 /// When their answers differ.
 pub fn operations(data: &[u8]) {
     let Some((flags, rest)) = data.split_first() else { return };
-    let mut run = Run::new(flags & 1 == 0);
+    let mut run = Run::new(flags & 1 == 0, flags & 6 == 2);
     for operation in script::operations(&mut Unstructured::new(rest)) {
         run.carry_out(operation);
     }
@@ -54,14 +54,16 @@ struct Run {
     seen_ms: u64,
     entries: BTreeMap<u8, Entry>,
     version: u64,
+    compacts: bool,
 }
 
 impl Run {
-    fn new(mapped: bool) -> Self {
+    fn new(mapped: bool, compacts: bool) -> Self {
         let medium = Faulty::new(mapped);
         medium.write("store", &Forge::store_file());
         let clock = Arc::new(AtomicU64::new(NOW_MS));
-        let mut run = Self { medium, engine: None, clock, seen_ms: 0, entries: BTreeMap::new(), version: 0 };
+        let (engine, entries) = (None, BTreeMap::new());
+        let mut run = Self { medium, engine, clock, seen_ms: 0, entries, version: 0, compacts };
         run.open();
         run
     }
@@ -70,7 +72,7 @@ impl Run {
         // Time never runs backwards across processes; from here on it goes as the clock goes.
         self.clock.fetch_max(self.seen_ms, Ordering::Relaxed);
         let time = TimeSource::Manual(self.clock.clone());
-        let options = Options { segment_bytes: 64 << 10, time, ..Options::default() };
+        let options = Options { segment_bytes: 64 << 10, time, dictionary_samples_min: 8, ..Options::default() };
         self.engine = Some(Engine::open(Arc::new(self.medium.clone()), options).expect("nothing fails here"));
     }
 
@@ -118,7 +120,10 @@ impl Run {
             Operation::Read(key) => self.read(key),
             Operation::Walk => self.walk(),
             Operation::Wait(ms) => drop(self.clock.fetch_add(u64::from(ms), Ordering::Relaxed)),
-            Operation::Sync => self.engine().sync().expect("nothing fails here"),
+            Operation::Sync => {
+                self.engine().sync().expect("nothing fails here");
+                self.compact();
+            }
             Operation::Reopen(end, jump) => self.reopen(end, jump),
         }
     }
@@ -173,7 +178,14 @@ impl Run {
         assert_eq!(told, expected, "what is known of {key:?}");
     }
 
+    fn compact(&self) {
+        if self.compacts {
+            self.engine().compact().expect("nothing fails here");
+        }
+    }
+
     fn walk(&self) {
+        self.compact();
         let entries = self.engine().iter().map(|entry| entry.expect("nothing fails here"));
         let mut found: Vec<_> = entries.map(|(key, value)| (key, value.to_vec())).collect();
         let living =

@@ -141,7 +141,7 @@ impl Life<'_> {
         let appended = if turn == 1 { log.append_durable(&new).map(|(placed, _)| placed) } else { log.append(&new) };
         let placed = appended.expect("nothing fails here");
         let read = log.read(placed.location, |read| {
-            assert_eq!((read.header(), read.key(), read.value()), (header, &b"new"[..], &value[..]));
+            assert_eq!((read.header(), read.key(), read.stored()), (header, &b"new"[..], &value[..]));
         });
         read.expect("a record that was just placed");
         let (sequence, key) = (header.sequence, b"new".to_vec());
@@ -162,7 +162,7 @@ impl Life<'_> {
 fn read_at(log: &Log, at: Location, found: &Found<'_>) {
     let read = log.read(at, |record| {
         assert!(!at.is_unverified(), "damage at {} reads as if it were whole", found.offset);
-        assert_eq!((record.header(), record.key(), record.value()), (found.header, found.key, found.value));
+        assert_eq!((record.header(), record.key(), record.stored()), (found.header, found.key, found.value));
         assert_eq!((record.namespace(), record.bytes()), (found.namespace, found.bytes));
     });
     match read {

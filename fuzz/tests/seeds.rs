@@ -204,6 +204,7 @@ fn script() -> Vec<Operation> {
 fn seed(target: &str, name: &str, bytes: &[u8]) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(target).join(name);
     if env::var_os("THERMOCLINE_WRITE_SEEDS").is_some() {
+        fs::create_dir_all(path.parent().expect("a directory")).expect("a directory for seeds");
         fs::write(&path, bytes).expect("a seed that can be written");
     }
     assert_eq!(fs::read(&path).expect("a seed"), bytes, "{target}/{name}: THERMOCLINE_WRITE_SEEDS=1 writes it again");
@@ -260,8 +261,22 @@ fn the_seeds_of_segment_scan_are_written_by_this_code() {
 fn the_seeds_of_operations_are_written_by_this_code() {
     let input = script().iter().fold(Input::default(), Input::operation);
     assert_eq!(script::operations(&mut Unstructured::new(&input.0)), script());
-    for (name, flags) in [("mapped", 0), ("unmapped", 1)] {
+    for (name, flags) in [("mapped", 0), ("unmapped", 1), ("mapped_compacting", 2), ("unmapped_compacting", 3)] {
         seed("operations", name, &[&[flags], &input.0[..]].concat());
+    }
+}
+
+#[test]
+fn the_seeds_of_packed_are_written_by_this_code() {
+    let words = b"{\"name\":\"Ada\",\"city\":\"Oslo\"}";
+    let packed = |flags: u8, flips: &[u8]| [&[flags, 64, flips.len() as u8], flips, &words.repeat(5)[..]].concat();
+    seed("packed", "with_a_dictionary", &packed(0, &[]));
+    seed("packed", "without_one", &packed(2, &[]));
+    seed("packed", "with_flips", &packed(1, &[3, 9, 40]));
+    // A block of zeros whose frame states ten of them, and one that states a gibibyte.
+    for (name, stated) in [("raw", 10_u32), ("a_gibibyte", 1 << 30)] {
+        let frame = [&[0, 0, 0xa0][..], &stated.to_le_bytes(), &[0x53, 0, 0, 0]].concat();
+        seed("packed", name, &[&[6, 0, 0], &frame[..]].concat());
     }
 }
 

@@ -57,3 +57,8 @@ fn any_operations_answer_like_a_map() {
 fn any_crash_keeps_what_was_acknowledged() {
     feed_all(3);
 }
+
+#[test]
+fn any_packed_values_decode_to_what_they_state_or_are_damaged() {
+    feed_all(4);
+}

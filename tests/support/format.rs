@@ -14,7 +14,9 @@ pub(crate) struct Identity {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) offset: usize,
+    pub(crate) namespace: u32,
     pub(crate) kind: u8,
+    pub(crate) is_packed: bool,
     pub(crate) sequence: u64,
     pub(crate) deadline_ms: u64,
     pub(crate) key: Vec<u8>,
@@ -26,6 +28,8 @@ pub(crate) struct Record {
 pub(crate) struct Segment {
     pub(crate) number: u64,
     pub(crate) capacity: u64,
+    /// Compaction made it and packed what shrinks.
+    pub(crate) is_packed: bool,
     pub(crate) flushed: u64,
     pub(crate) records: Vec<Record>,
     /// Behind the last record.
@@ -99,7 +103,7 @@ impl Identity {
     pub(crate) fn segment(&self, file: &[u8]) -> Segment {
         assert!(sealed(&file[..64], b"thermseg"), "no segment");
         assert_eq!((half(file, 8), half(file, 12)), (1, 0));
-        assert_eq!((&file[16..32], word(file, 48)), (&self.id[..], 0));
+        assert_eq!((&file[16..32], word(file, 48) & !1), (&self.id[..], 0));
         let flushed = match word(file, 72) == word(file, 64) ^ 0x7468_6572_6d6f_636c {
             true => word(file, 64),
             false => 128,
@@ -119,11 +123,14 @@ impl Identity {
             let is_provisional = stored == !sum;
             assert!(stored == sum || stored == 0 || is_provisional, "offset {at}: checksum {stored:x}, not {sum:x}");
             if stored == sum && kind != 3 {
-                assert!(matches!(kind, 1 | 2) && last >> 56 == 0, "offset {at}: kind {kind}");
+                let flags = last >> 56;
+                assert!(matches!((kind, flags), (1 | 2, 0) | (1, 1)), "offset {at}: kind {kind}, flags {flags}");
                 assert!(file[end..end.next_multiple_of(8)].iter().all(|byte| *byte == 0), "padding is zero");
                 records.push(Record {
                     offset: at,
+                    namespace,
                     kind,
+                    is_packed: flags == 1,
                     sequence: word(file, at + 16),
                     deadline_ms: last & ((1 << 48) - 1),
                     key: file[key_at..value_at].to_vec(),
@@ -133,7 +140,8 @@ impl Identity {
             at = end.next_multiple_of(8);
         }
         assert!(file[at.min(file.len())..].iter().all(|byte| *byte == 0), "zeros behind the last record");
-        Segment { number: word(file, 32), capacity: word(file, 40), flushed, records, end: at }
+        let (number, capacity, is_packed) = (word(file, 32), word(file, 40), word(file, 48) == 1);
+        Segment { number, capacity, is_packed, flushed, records, end: at }
     }
 
     /// The 128 bytes before a segment's first record.
@@ -152,6 +160,16 @@ impl Identity {
 
     /// A committed record, padding included.
     pub(crate) fn record(&self, kind: u8, sequence: u64, deadline_ms: u64, key: &[u8], value: &[u8]) -> Vec<u8> {
+        self.record_of_kind(kind.into(), sequence, deadline_ms, key, value)
+    }
+
+    /// A committed record whose value is packed.
+    pub(crate) fn packed_record(&self, sequence: u64, key: &[u8], stored: &[u8]) -> Vec<u8> {
+        self.record_of_kind(0x0101, sequence, 0, key, stored)
+    }
+
+    /// A committed record, by its kind and its flags above that.
+    fn record_of_kind(&self, kind: u16, sequence: u64, deadline_ms: u64, key: &[u8], value: &[u8]) -> Vec<u8> {
         let lengths = u64::from(self.mark()) << 48 | (key.len() as u64) << 32 | value.len() as u64;
         let last = u64::from(kind) << 48 | deadline_ms;
         let mut record = vec![0; 8];
@@ -163,6 +181,24 @@ impl Identity {
         record.resize(record.len().next_multiple_of(8), 0);
         record
     }
+}
+
+/// Decodes a packed value with the dictionaries of its store, by another decoder than the library's: one of whole frames.
+pub(crate) fn unpacked(stored: &[u8], dictionaries: &[Record]) -> Vec<u8> {
+    let number = u16::from_le_bytes(stored[..2].try_into().unwrap());
+    let number_of = |record: &Record| {
+        assert_eq!((&record.key[..11], record.key.len()), (&b"dictionary\0"[..], 12));
+        u16::from(record.key[11]) + 64 * u16::try_from((xxh3_64(&record.value) % 1024).max(1)).unwrap()
+    };
+    let named = dictionaries.iter().find(|record| number_of(record) == number);
+    assert!(number == 0 || named.is_some(), "no dictionary {number:04x}");
+    let dictionary = named.map_or(&[][..], |record| &record.value);
+    let frame = [&[0x28, 0xb5, 0x2f, 0xfd][..], &stored[2..]].concat();
+    let mut decoder = zstd::bulk::Decompressor::with_dictionary(dictionary).unwrap();
+    let bytes = zstd::zstd_safe::get_frame_content_size(&frame).unwrap().expect("a frame that states its length");
+    let value = decoder.decompress(&frame, bytes as usize).unwrap();
+    assert_eq!((value.len() as u64, stored[2] & 0x1f), (bytes, 0));
+    value
 }
 
 /// Makes a committed record provisional: its checksum with all bits inverted.

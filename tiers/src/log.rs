@@ -10,10 +10,12 @@ pub mod scan;
 
 mod append;
 mod compact;
+mod dictionary;
 mod flush;
 mod map;
 mod on_demand;
 mod open;
+mod packed;
 mod record;
 mod segment;
 mod snapshot;
@@ -30,12 +32,14 @@ use crossbeam_utils::CachePadded;
 pub use append::{Placed, Survives};
 use compact::Walks;
 pub use compact::{Cold, Sealed, Walking};
+pub use dictionary::{Dictionary, Samples};
 use flush::{Flusher, Pending};
+pub use format::{DICTIONARIES, Header, Keys, RecordKind};
 use format::{HEADER_BYTES, Identity, Note, RECORDS_START};
-pub use format::{Header, Keys, RecordKind};
 use map::STEP_BYTES;
 use medium::{File, Lock, Medium};
 pub use open::{Options, Scanned};
+pub use packed::{Encoder, LEVELS, Packed};
 pub use record::{NewRecord, Record};
 use segment::SharedSegment;
 use snapshot::Snapshot;
@@ -168,6 +172,33 @@ impl Log {
     pub fn prefetch(&self, at: Location) {
         if let Ok((segment, offset)) = self.find(at) {
             segment.prefetch(offset);
+        }
+    }
+
+    /// As [`read`](Self::read), always held against the checksum.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`], [`Error::Io`].
+    pub fn read_checked<R>(&self, at: Location, show: impl FnOnce(Record<'_>) -> R) -> Result<R> {
+        self.check_at(at)?;
+        self.read_unchecked(at, show)
+    }
+
+    /// The namespace that the record at `at` states, however damaged it is. By a call: for what is read seldom.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when no segment is there, [`Error::Io`].
+    pub fn stated_namespace(&self, at: Location) -> Result<u32> {
+        let (segment, offset) = self.find(at)?;
+        segment.stated_namespace(offset)
+    }
+
+    /// What to say of the record at `at` that is whole and still says something that cannot be.
+    #[cold]
+    pub fn corrupt(&self, at: Location, what: String) -> Error {
+        match self.find(at) {
+            Ok((segment, offset)) => segment.corrupt(offset, what),
+            Err(error) => error,
         }
     }
 

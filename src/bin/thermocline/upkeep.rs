@@ -37,6 +37,8 @@ enum Figure {
     Count(u64),
     Bytes(u64),
     Is(bool),
+    Ratio(f64),
+    Seconds(f64),
 }
 
 impl Figure {
@@ -44,6 +46,8 @@ impl Figure {
         match self {
             Self::Count(count) => count.to_string(),
             Self::Bytes(bytes) => output::size(bytes),
+            Self::Ratio(ratio) => format!("{:.1} %", ratio * 100.0),
+            Self::Seconds(seconds) => format!("{seconds:.3} s"),
             Self::Is(true) => "yes".into(),
             Self::Is(false) => "no".into(),
         }
@@ -52,6 +56,7 @@ impl Figure {
     fn json(self) -> serde_json::Value {
         match self {
             Self::Count(number) | Self::Bytes(number) => number.into(),
+            Self::Ratio(number) | Self::Seconds(number) => number.into(),
             Self::Is(so) => so.into(),
         }
     }
@@ -69,6 +74,8 @@ fn figures(store: &Store) -> Vec<(&'static str, Figure)> {
         ("log.bytes_written", Figure::Bytes(stats.log.bytes_written)),
         ("log.bytes_compacted", Figure::Bytes(stats.log.bytes_compacted)),
         ("log.bytes_reclaimed", Figure::Bytes(stats.log.bytes_reclaimed)),
+        ("log.compression_ratio", Figure::Ratio(stats.log.compression_ratio)),
+        ("log.compression_seconds", Figure::Seconds(stats.log.compression_time.as_secs_f64())),
         ("log.mapped", Figure::Is(stats.log.mapped)),
         ("index.keys", Figure::Count(stats.index.keys)),
         ("index.bytes", Figure::Bytes(stats.index.bytes)),

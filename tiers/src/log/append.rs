@@ -327,7 +327,7 @@ impl Log {
             Some(spare) => spare,
             None => {
                 let bytes = self.options.segment_bytes;
-                (self.create_segment(&mut roll, bytes, STEP_BYTES, Purpose::Written)?, RECORDS_START)
+                (self.create_segment(&mut roll, bytes, STEP_BYTES, Purpose::Written, false)?, RECORDS_START)
             }
         };
         let resumed = if segment.found_bytes > 0 { segment.resume(offset) } else { Ok(()) };
@@ -356,6 +356,7 @@ impl Log {
         capacity: u64,
         ready: u64,
         purpose: Purpose,
+        is_packed: bool,
     ) -> Result<SharedSegment> {
         self.space.check(capacity, purpose, || self.directory())?;
         let base = roll.next_slot;
@@ -363,7 +364,7 @@ impl Log {
         if base + slots > Address::SLOTS {
             return Err(Error::Full { directory: self.directory(), segments: base as u64 });
         }
-        let header = SegmentHeader { store: self.identity.id, number: roll.next_number, capacity };
+        let header = SegmentHeader { store: self.identity.id, number: roll.next_number, capacity, is_packed };
         let segment = Arc::new(Segment::create(self.medium.clone(), header, base, ready, self.space.share(0))?);
         (roll.next_slot, roll.next_number) = (base + slots, roll.next_number + 1);
         self.table.set(&segment);
@@ -376,7 +377,7 @@ impl Log {
     fn create_alone(&self, bytes: u64) -> Result<SharedSegment> {
         let capacity = RECORDS_START + bytes;
         self.space.check_record(bytes)?;
-        let segment = self.create_segment(&mut self.lock_roll(), capacity, capacity, Purpose::Written)?;
+        let segment = self.create_segment(&mut self.lock_roll(), capacity, capacity, Purpose::Written, false)?;
         segment.dead.set_alone();
         self.flusher.add(segment.clone());
         Ok(segment)
@@ -402,7 +403,7 @@ impl Log {
             // At the ceiling room is made first, behind the writers' backs, and whoever waits for it comes first.
             if roll.spare.is_none() && !self.space.is_wanted() && self.has_room(self.options.segment_bytes) {
                 let bytes = self.options.segment_bytes;
-                let spare = self.create_segment(&mut roll, bytes, AHEAD_BYTES, Purpose::Written)?;
+                let spare = self.create_segment(&mut roll, bytes, AHEAD_BYTES, Purpose::Written, false)?;
                 roll.spare = Some((spare, RECORDS_START));
                 self.has_spare.store(true, Ordering::Relaxed);
             }

@@ -156,13 +156,15 @@ pub struct Sealed {
     pub bytes: u64,
     /// About how many of them are records that no key needs.
     pub dead_bytes: u64,
+    /// Whether it has records of which nobody has tried whether they can be compressed.
+    pub is_plain: bool,
     base: usize,
 }
 
 impl Sealed {
     /// Figures that no log gave, for tests of a choice.
     pub fn new(number: u64, bytes: u64, dead_bytes: u64) -> Self {
-        Self { number, bytes, dead_bytes, base: 0 }
+        Self { number, bytes, dead_bytes, is_plain: false, base: 0 }
     }
 }
 
@@ -250,7 +252,9 @@ impl Log {
             }
             let outside = oldest.iter().find(|(_, base)| *base != segment.base).map_or(u64::MAX, |(oldest, _)| *oldest);
             let dead_bytes = segment.dead.bytes_at(now_ms, outside).min(bytes);
-            all.push(Sealed { number: segment.number, bytes, dead_bytes, base: segment.base });
+            let (number, base) = (segment.number, segment.base);
+            let is_plain = !segment.is_packed && bytes > RECORDS_START;
+            all.push(Sealed { number, bytes, dead_bytes, is_plain, base });
         }
         Ok(all)
     }
@@ -293,22 +297,25 @@ impl Log {
         Ok(true)
     }
 
-    /// Goes on in another segment if something in the one that is appended to is dead, so that it is sealed before long.
+    /// Goes on in another segment if something in the one that is appended to is dead, or has anything at all and `packs` it,
+    /// so that it is sealed before long.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Full`].
-    pub fn roll(&self, now_ms: u64) -> Result<()> {
-        let has_dead = |segment: &SharedSegment| segment.dead.bytes_at(now_ms, u64::MAX) > 0;
+    pub fn roll(&self, now_ms: u64, packs: bool) -> Result<()> {
+        let is_due = |segment: &SharedSegment, end: u64| {
+            segment.dead.bytes_at(now_ms, u64::MAX) > 0 || packs && !segment.is_packed && end > RECORDS_START
+        };
         let tail = self.tail();
         if tail.is_somewhere() {
-            return match self.table.get(tail.base()).is_some_and(has_dead) {
+            return match self.table.get(tail.base()).is_some_and(|segment| is_due(segment, tail.offset())) {
                 true => self.roll_from(tail, 0),
                 false => Ok(()),
             };
         }
         // Nothing was appended yet: the segment to go on in was found at open, and nobody writes to it.
         let mut roll = self.lock_roll();
-        let is_found = |(segment, _): &mut (SharedSegment, u64)| segment.found_bytes > 0 && has_dead(segment);
+        let is_found = |(segment, end): &mut (SharedSegment, u64)| segment.found_bytes > 0 && is_due(segment, *end);
         if !self.tail().is_somewhere()
             && let Some((segment, _)) = roll.spare.take_if(is_found)
         {
@@ -359,11 +366,12 @@ impl Log {
         self.table.get(base).ok_or_else(gone)
     }
 
-    /// Copies a record to `cold`, which is made, or made anew, when it is needed. It counts for recovery from here on.
+    /// Copies a record to `cold`, which is made, or made anew, when it is needed; `packs` says of a new one that whatever shrinks is
+    /// compressed on its way there. The copy counts for recovery from here on.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Full`].
-    pub fn copy_cold(&self, cold: &mut Option<Cold>, record: &NewRecord<'_>) -> Result<Location> {
+    pub fn copy_cold(&self, cold: &mut Option<Cold>, record: &NewRecord<'_>, packs: bool) -> Result<Location> {
         let bytes = record.bytes();
         let fits = |cold: &Cold| cold.end + bytes <= cold.segment.capacity;
         if cold.as_ref().is_some_and(|cold| !fits(cold)) {
@@ -373,7 +381,8 @@ impl Log {
             Some(cold) => cold,
             None => {
                 let capacity = self.space.cold_bytes(bytes);
-                let segment = self.create_segment(&mut self.lock_roll(), capacity, STEP_BYTES, Purpose::Copied)?;
+                let segment =
+                    self.create_segment(&mut self.lock_roll(), capacity, STEP_BYTES, Purpose::Copied, packs)?;
                 segment.dead.is_cold.store(true, Ordering::Relaxed);
                 cold.insert(Cold { segment, end: RECORDS_START })
             }

@@ -30,9 +30,12 @@ const SNAPSHOT_MAGIC: [u8; 8] = *b"thermidx";
 const FLUSHED_MASK: u64 = 0x7468_6572_6d6f_636c;
 const NAMESPACE_FACTOR: u32 = 0x9e37_79b1;
 
-/// What a record is.
+/// The namespace of dictionaries: no user's.
+pub const DICTIONARIES: u32 = u32::MAX;
+
+/// What a record is: its kind, and its flags above that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
+#[repr(u16)]
 pub enum RecordKind {
     /// A key and its value.
     Value = 1,
@@ -40,6 +43,16 @@ pub enum RecordKind {
     Tombstone = 2,
     /// Nothing: bytes to step over.
     Void = 3,
+    /// A key and its value, compressed.
+    Packed = 0x0101,
+}
+
+impl RecordKind {
+    /// Whether it is a key and its value, compressed or not.
+    #[inline]
+    pub fn is_value(self) -> bool {
+        matches!(self, Self::Value | Self::Packed)
+    }
 }
 
 /// The keys derived from a store's secret.
@@ -163,11 +176,12 @@ impl Header {
     pub(crate) fn decode(bytes: &[u8; 16]) -> Option<Self> {
         let words = u128::from_le_bytes(*bytes);
         let (sequence, last) = (words as u64, (words >> 64) as u64);
-        // Kind and flags together: a flag that is set makes it no known kind.
+        // Kind and flags together: a flag that does not go with a kind makes it no known one.
         let kind = match last >> 48 {
             1 => RecordKind::Value,
             2 => RecordKind::Tombstone,
             3 => RecordKind::Void,
+            0x0101 => RecordKind::Packed,
             _ => return None,
         };
         Some(Self { kind, sequence, deadline_ms: last & ((1 << 48) - 1) })
@@ -226,6 +240,8 @@ pub(crate) struct SegmentHeader {
     pub(crate) store: [u8; 16],
     pub(crate) number: u64,
     pub(crate) capacity: u64,
+    /// Whether whatever shrinks was compressed when it came here.
+    pub(crate) is_packed: bool,
 }
 
 impl SegmentHeader {
@@ -238,6 +254,7 @@ impl SegmentHeader {
         block[16..32].copy_from_slice(&self.store);
         block[32..40].copy_from_slice(&self.number.to_le_bytes());
         block[40..48].copy_from_slice(&self.capacity.to_le_bytes());
+        block[48] = u8::from(self.is_packed);
         seal(&mut block);
         block
     }
@@ -246,7 +263,8 @@ impl SegmentHeader {
         check_block(block, SEGMENT_MAGIC)?;
         let mut store = [0; 16];
         store.copy_from_slice(&block[16..32]);
-        Ok(Self { store, number: word_of(&block[32..40]), capacity: word_of(&block[40..48]) })
+        let (number, capacity) = (word_of(&block[32..40]), word_of(&block[40..48]));
+        Ok(Self { store, number, capacity, is_packed: block[48] == 1 })
     }
 }
 
@@ -371,19 +389,21 @@ mod tests {
 
     #[test]
     fn headers_round_trip() {
-        for kind in [RecordKind::Value, RecordKind::Tombstone, RecordKind::Void] {
+        for kind in [RecordKind::Value, RecordKind::Tombstone, RecordKind::Void, RecordKind::Packed] {
             let header = Header { kind, sequence: u64::MAX - 3, deadline_ms: (1 << 48) - 1 };
             assert_eq!(Header::decode(&header.encode()), Some(header));
         }
-        let mut flagged = Header { kind: RecordKind::Value, sequence: 1, deadline_ms: 0 }.encode();
-        flagged[15] = 1;
-        assert_eq!(Header::decode(&flagged), None, "unknown flags fail closed");
+        for (kind, flags) in [(RecordKind::Value, 2), (RecordKind::Value, 0x80), (RecordKind::Tombstone, 1)] {
+            let mut flagged = Header { kind, sequence: 1, deadline_ms: 0 }.encode();
+            flagged[15] = flags;
+            assert_eq!(Header::decode(&flagged), None, "unknown flags fail closed");
+        }
     }
 
     #[test]
     fn a_flipped_bit_in_any_block_is_seen() {
         let identity = Identity { id: [7; 16], secret: [9; 16] };
-        let segment = SegmentHeader { store: [7; 16], number: 5, capacity: 1 << 26 };
+        let segment = SegmentHeader { store: [7; 16], number: 5, capacity: 1 << 26, is_packed: true };
         let snapshot = SnapshotHead { store: [7; 16], directory_at: 64, directory_bytes: 8, sum: 1 };
         for bit in 0..512 {
             let (mut a, mut b, mut c) = (identity.encode(), segment.encode(), snapshot.encode());

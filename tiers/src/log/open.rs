@@ -247,7 +247,7 @@ impl Log {
         let resumed = last.filter(|(segment, end)| {
             // A segment that was left for the next one is flushed beyond its last record: what would be torn there
             // later could not be told from damage.
-            let goes_on = segment.header_damage.is_none() && segment.flushed <= *end;
+            let goes_on = segment.header_damage.is_none() && segment.flushed <= *end && !segment.is_packed;
             goes_on
                 && end + RESUME_BYTES_MIN <= segment.capacity
                 && segment.capacity <= self.options.segment_bytes.max(Address::SLOT_BYTES)
@@ -378,7 +378,12 @@ impl Log {
             let mut scan = Scan::new(&self.keys, &bytes);
             for item in scan.by_ref() {
                 match item {
-                    Item::Record(found) if found.header.sequence > sequence => late.push((found.offset, found.bytes)),
+                    // A dictionary may be younger than what it was trained for: a record keeps its sequence when it is packed.
+                    Item::Record(found)
+                        if found.header.sequence > sequence && found.namespace != format::DICTIONARIES =>
+                    {
+                        late.push((found.offset, found.bytes));
+                    }
                     // What is torn in a store that is only read was never promised: it does not become damage.
                     Item::Damaged(found) if self.options.read_only && found.offset >= segment.flushed => {
                         late.push((found.offset, found.bytes));

@@ -14,7 +14,7 @@ pub struct NewRecord<'a> {
     pub namespace: u32,
     /// At most 65 535 bytes.
     pub key: &'a [u8],
-    /// At most 1 GiB less 64 KiB.
+    /// At most 1 GiB less 64 KiB; packed, if the kind says so.
     pub value: &'a [u8],
 }
 
@@ -105,9 +105,9 @@ impl<'a> Record<'a> {
         &self.body[24..self.value_at]
     }
 
-    /// The value; empty for a tombstone.
+    /// The value as it stands here: packed, if the kind says so; empty for a tombstone.
     #[inline]
-    pub fn value(&self) -> &'a [u8] {
+    pub fn stored(&self) -> &'a [u8] {
         &self.body[self.value_at..]
     }
 }

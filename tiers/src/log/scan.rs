@@ -18,7 +18,7 @@ pub struct Found<'a> {
     pub namespace: u32,
     /// The key.
     pub key: &'a [u8],
-    /// The value; empty for a tombstone.
+    /// The value as it stands here: packed, if the kind says so; empty for a tombstone.
     pub value: &'a [u8],
 }
 

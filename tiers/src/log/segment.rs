@@ -61,6 +61,8 @@ pub(crate) struct Segment {
     pub(crate) dead: Dead,
     /// What its file takes.
     share: Share,
+    /// Whether whatever shrinks was compressed when it came here: nothing is appended to it after opening.
+    pub(crate) is_packed: bool,
 }
 
 /// The name of segment `number`.
@@ -129,6 +131,7 @@ impl Segment {
             can_grow: true,
             dead: Dead::default(),
             share,
+            is_packed: header.is_packed,
         };
         segment.make_ready(ready).map_err(undo)?;
         segment.share.set(header.capacity);
@@ -154,21 +157,21 @@ impl Segment {
         let head_bytes = found_bytes.min(RECORDS_START) as usize;
         file.read_at(0, &mut head[..head_bytes]).map_err(io("read"))?;
         let words = [64, 72].map(|at| format::word_at(&head, at).unwrap_or(0));
-        let (capacity, mut header_damage) = match read_header(&head, store, number) {
-            Ok(header) => (header.capacity.max(found_bytes), None),
+        let (capacity, is_packed, mut header_damage) = match read_header(&head, store, number) {
+            Ok(header) => (header.capacity.max(found_bytes), header.is_packed, None),
             Err(BadHeader::Version(found)) => {
                 return Err(Error::Version { file: path, found, supported: format::VERSION });
             }
             // Nothing of another store's is repaired, or called damaged.
             Err(BadHeader::Foreign(what)) => return Err(Error::Corrupt { file: path, offset: 16, what }),
-            Err(BadHeader::Damaged(what)) => (found_bytes, Some(what)),
+            Err(BadHeader::Damaged(what)) => (found_bytes, false, Some(what)),
         };
         let flushed = format::decode_flushed(words, capacity);
         if head[80..].iter().any(|byte| *byte != 0) {
             header_damage.get_or_insert("the words behind the header are not zero".to_owned());
         }
         let may_grow = growth_max.is_some_and(|growth_max| capacity - found_bytes <= growth_max);
-        let append = writable && may_grow && header_damage.is_none() && capacity <= 1 << 30;
+        let append = writable && may_grow && header_damage.is_none() && capacity <= 1 << 30 && !is_packed;
         if append && capacity > found_bytes {
             file.set_bytes(capacity).map_err(io("extend"))?;
         }
@@ -191,6 +194,7 @@ impl Segment {
             can_grow: append,
             dead: Dead::default(),
             share,
+            is_packed,
             path,
         };
         if !append {
@@ -534,6 +538,13 @@ impl Segment {
         Ok(show(record))
     }
 
+    /// The namespace that the record at `offset` states, whatever else is wrong with it.
+    pub(crate) fn stated_namespace(&self, offset: u64) -> Result<u32> {
+        let mut word = [0; 8];
+        self.file()?.read_at(offset, &mut word).map_err(Error::io("read", &self.path, offset))?;
+        Ok((u64::from_le_bytes(word) >> 32) as u32)
+    }
+
     /// What most records fit in, from `offset` on, and how many bytes the file has from there.
     fn first_bytes(&self, offset: u64) -> io::Result<(Vec<u8>, u64)> {
         let measure = || self.file.bytes().map(|bytes| bytes.saturating_sub(offset));
@@ -568,13 +579,14 @@ impl Segment {
         Err(cut.unwrap_or_else(|| self.mismatch(offset, stored, computed)))
     }
 
+    /// Damage at `offset`.
     #[cold]
     fn mismatch(&self, offset: u64, stored: u32, computed: u32) -> Error {
         self.corrupt(offset, format!("checksum mismatch (stored {stored:08x}, computed {computed:08x})"))
     }
 
     #[cold]
-    pub(super) fn corrupt(&self, offset: u64, what: String) -> Error {
+    pub(crate) fn corrupt(&self, offset: u64, what: String) -> Error {
         Error::Corrupt { file: self.path.clone(), offset, what }
     }
 
@@ -622,7 +634,8 @@ impl Segment {
         bytes: &[u8],
         voids: &[(u64, u64)],
     ) -> Result<()> {
-        let header = SegmentHeader { store, number: self.number, capacity: self.capacity };
+        let (number, capacity, is_packed) = (self.number, self.capacity, self.is_packed);
+        let header = SegmentHeader { store, number, capacity, is_packed };
         let end = RECORDS_START + bytes.len() as u64;
         let copy = Self::create(target, header, 0, 0, Space::new(None, 0).share(0))?;
         for (index, chunk) in bytes.chunks(STEP_BYTES as usize).enumerate() {

@@ -60,6 +60,8 @@ mod state {
     pub(super) const MOVING_IN: u8 = 4;
     /// Eight bytes behind the header are its deadline.
     pub(super) const EXPIRES: u8 = 8;
+    /// Its home is packed: it takes something else there than its lengths say.
+    pub(super) const PACKED: u8 = 16;
 }
 
 /// `Header::lengths`: 16 bits of key, 30 bits of value, 16 bits of holders, and two flags.
@@ -166,7 +168,8 @@ impl Arena {
         unsafe { &*self.words.as_ptr().cast::<u8>().add(offset as usize).cast::<Header>() }
     }
 
-    /// Copies a record to its place, where it is live from here on.
+    /// Copies a record to its place, where it is live from here on. That its kind is packed says so of its home: the value is
+    /// decoded.
     pub(super) fn place(
         &self,
         vacant: &Vacant,
@@ -175,7 +178,7 @@ impl Arena {
         history: u16,
     ) -> Location {
         let LogHeader { kind, sequence, deadline_ms } = record.header;
-        debug_assert_eq!(kind, RecordKind::Value);
+        debug_assert!(kind.is_value());
         let expires = deadline_ms != 0;
         assert!(bytes_of(record.key.len(), record.value.len(), expires) <= vacant.bytes, "a record fits its place");
         let address = home.map_or(0, |home| home.address().to_bits());
@@ -199,7 +202,8 @@ impl Arena {
         header.history.store(history, Ordering::Relaxed);
         header.lengths.store(Lengths::new(record.key.len(), record.value.len()).0, Ordering::Relaxed);
         let at_home = if home.is_some() { state::AT_HOME } else { 0 };
-        let flags = state::LIVE | at_home | if expires { state::EXPIRES } else { 0 };
+        let packed = if kind == RecordKind::Packed { state::PACKED } else { 0 };
+        let flags = state::LIVE | at_home | packed | if expires { state::EXPIRES } else { 0 };
         // Release: pairs with the Acquire in `record`.
         header.state.store(flags, Ordering::Release);
         Location::in_memory(vacant.block, vacant.place)
@@ -456,7 +460,12 @@ impl<'g> Record<'g> {
         rounded(bytes_of(lengths.key(), lengths.value(), self.flags & state::EXPIRES != 0))
     }
 
-    /// What it takes in the log, or would.
+    /// [`RecordKind::Packed`] if its home is packed. The value here never is.
+    pub fn kind(&self) -> RecordKind {
+        if self.flags & state::PACKED != 0 { RecordKind::Packed } else { RecordKind::Value }
+    }
+
+    /// What it takes in the log, or would, if it is not packed there.
     pub fn log_bytes(&self) -> u64 {
         let lengths = self.lengths();
         crate::log::format::record_bytes(lengths.key(), lengths.value())
