@@ -117,6 +117,13 @@ impl Log {
             what: "no segment can have a higher number".to_owned(),
         })?;
         let next_number = snapshot.as_ref().map_or(next_number, |snapshot| next_number.max(snapshot.next_number));
+        // Before anybody notes what was written since. A segment of which nothing is covered is read as a whole.
+        let covered = |segment: &Segment| snapshot.as_ref().and_then(|snapshot| snapshot.covered(segment.number));
+        for segment in &found {
+            covered(segment)
+                .filter(|covered| covered.bytes > RECORDS_START)
+                .inspect(|covered| covered.restore(segment));
+        }
         let found: Vec<_> = found.into_iter().map(SharedSegment::new).collect();
         let table = Table::new();
         found.iter().for_each(|segment| table.set(segment));
@@ -165,7 +172,6 @@ impl Log {
         let segment = &self.found[index];
         let covered = self.snapshot.as_ref().and_then(|snapshot| snapshot.covered(segment.number));
         let start = covered.map_or(RECORDS_START, |covered| covered.bytes);
-        covered.filter(|_| start > RECORDS_START).inspect(|covered| covered.restore(segment));
         let bytes = segment.quiet_bytes(start, segment.found_bytes)?;
         let scanned = self.scan_bytes(segment, (start, &bytes), segment.flushed, |found, at| {
             if found.header.deadline_ms != 0 {
