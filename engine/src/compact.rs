@@ -305,6 +305,19 @@ impl Core {
         pace: Pace,
         aim: Aim,
     ) -> Result<Compacted> {
+        let done = self.empty_segments(chosen, compaction, pace, aim);
+        // Copies of what is in those that stay after all can be removed before they go.
+        chosen.iter().for_each(|sealed| self.log.note_left(sealed));
+        done
+    }
+
+    fn empty_segments(
+        &self,
+        chosen: &[Sealed],
+        compaction: &mut Compaction,
+        pace: Pace,
+        aim: Aim,
+    ) -> Result<Compacted> {
         let Compaction { cold, packer, credit, .. } = compaction;
         let (mut done, mut emptied) = (Compacted::default(), Vec::new());
         if self.log.is_bounded() {
@@ -530,30 +543,35 @@ impl Core {
     fn follow(&self, moved: &Move) {
         let guard = Guard::pin();
         loop {
-            // As it stands in the slot: read since it came from a snapshot, or not.
-            let named = [moved.from, moved.from.as_unverified()].into_iter().find_map(|from| {
-                let history = self.index.touch(moved.hash, from, &guard, |history| history)?;
-                Some((from, history))
-            });
-            if let Some((from, history)) = named {
-                if self.index.exchange(moved.hash, from, moved.to, history, &guard) {
-                    self.note_gone(moved);
-                    return self.count_moved(moved, &guard);
+            // The slot names it, read since it came from a snapshot or not, or a record in memory whose home it is.
+            let named = self.index.find(moved.hash, &guard, |there| {
+                if there.as_verified() == moved.from {
+                    return Ok(Look::Found(there));
                 }
-                continue;
-            }
-            let home = self.index.find(moved.hash, &guard, |there| {
-                Ok(match self.memory.record(there, &guard).filter(|_| there.kind() == Kind::Memory) {
+                if there.kind() != Kind::Memory {
+                    return Ok(Look::Other);
+                }
+                Ok(match self.memory.record(there, &guard) {
+                    None => Look::Moved,
                     Some(record) if record.home().is_some_and(|home| home.address() == moved.from.address()) => {
                         Look::Found(there)
                     }
-                    _ => Look::Other,
+                    Some(_) => Look::Other,
                 })
             });
-            // Memory does not fail.
-            match home.ok().flatten() {
-                Some(there) if self.rehome(moved, there, &guard) => return,
-                Some(_) => {}
+            match named.ok().flatten() {
+                Some(there) if there.kind() == Kind::Memory => {
+                    if self.rehome(moved, there, &guard) {
+                        return;
+                    }
+                }
+                Some(there) => {
+                    let history = self.index.touch(moved.hash, there, &guard, |history| history).unwrap_or(0);
+                    if self.index.exchange(moved.hash, there, moved.to, history, &guard) {
+                        self.note_gone(moved);
+                        return self.count_moved(moved, &guard);
+                    }
+                }
                 // Something newer came; the copy is needed no more.
                 None => return self.give_up(moved),
             }

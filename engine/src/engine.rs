@@ -144,7 +144,13 @@ impl Engine {
             create: options.create,
             disk_capacity: options.disk_capacity.filter(|_| !options.in_memory && !options.read_only),
         };
-        let log = Arc::new(Log::open(medium, log_options)?);
+        let mut log = Log::open(medium.clone(), log_options.clone())?;
+        if !snapshot::is_possible(&log) {
+            log.remove_snapshot()?;
+            drop(log);
+            log = Log::open(medium, log_options)?;
+        }
+        let log = Arc::new(log);
         let (memory, counters) = (Memory::new(INDEX_BYTES)?, Counters::default());
         let (index, figures) = match snapshot::take_over(&log)? {
             Some(taken) => taken,

@@ -26,6 +26,11 @@ use crate::{
 /// So many pages are read at once from the log, when one cannot be believed: some 100 000 keys.
 const SALVAGED_PAGES: usize = 1 << 10;
 
+/// Whether the log has no snapshot, or one of an index that there can be.
+pub(crate) fn is_possible(log: &Log) -> bool {
+    log.snapshot().is_none_or(|(shards, _)| Layout::new(shards, log.snapshot_pages()).is_some())
+}
+
 /// The index of the last process, and what it counted, if it left one that fits the log.
 pub(crate) fn take_over(log: &Arc<Log>) -> Result<Option<(Index, Figures)>> {
     let Some((shards, figures)) = log.snapshot() else { return Ok(None) };
@@ -48,12 +53,13 @@ pub(crate) fn recount(log: &Log, index: &Index, counters: &Counters) -> Result<(
     for key in (0..Dictionary::COUNT).map(key_of) {
         let is_it = |record: Record<'_>| record.namespace() == DICTIONARIES && is_same(record.key(), &key);
         let found = index.find(log.keys().hash(&key), &guard, |at| match at.kind() {
-            Kind::Log if log.read_unchecked(at, is_it)? => Ok(Look::Found(())),
+            // Of what is damaged whoever reads it hears.
+            Kind::Log if log.read_unchecked(at, is_it).unwrap_or(false) => Ok(Look::Found(())),
             _ => Ok(Look::Other),
         })?;
-        keys -= u64::from(found.is_some());
+        keys = keys.saturating_sub(u64::from(found.is_some()));
     }
-    let counted = counters.sum(Count::Added) - counters.sum(Count::Taken);
+    let counted = counters.sum(Count::Added).saturating_sub(counters.sum(Count::Taken));
     counters.add_all([(Count::LiveBytesTaken, gone_bytes), (Count::Taken, counted.saturating_sub(keys))], &guard);
     Ok(())
 }
@@ -91,7 +97,9 @@ impl FromSnapshot {
         let pages = number..(number + SALVAGED_PAGES).min(self.log.snapshot_pages());
         *salvaged = pages.clone().map(|page| (page, Vec::new())).collect();
         let newest = self.newest_of(|hash| pages.contains(&layout.number_of(hash)));
-        for (hash, newest) in newest.inspect_err(|_| salvaged.clear())? {
+        // What was removed needs no word: nothing older can be met any more.
+        let newest = newest.inspect_err(|_| salvaged.clear())?.filter(|(_, newest)| newest.at.kind() == Kind::Log);
+        for (hash, newest) in newest {
             let word = Word::of(layout.tag_of(hash), newest.at);
             salvaged.entry(layout.number_of(hash)).or_default().push((word, 0));
         }
@@ -161,7 +169,7 @@ impl Core {
         if self.options.in_memory || self.options.read_only || !self.log.can_be_covered(self.len_estimate()) {
             return Ok(());
         }
-        if self.log.uncovered_bytes() < self.options.snapshot_after {
+        if self.log.uncovered_bytes().is_none_or(|bytes| bytes < self.options.snapshot_after) {
             return Ok(());
         }
         match self.write_index() {

@@ -348,8 +348,10 @@ impl Log {
         let mut tidied = Ok(());
         if let Some((spare, RECORDS_START)) = &spare {
             self.flusher.remove(|listed| listed.number == spare.number);
+            spare.dead.set_gone();
             let removed = self.medium.remove(&segment::name_of(spare.number));
             tidied = removed.map_err(Error::io("remove", spare.path(), 0));
+            spare.forget();
         }
         let active =
             self.table.get(tail.base()).filter(|_| tail.is_somewhere()).map(|segment| (segment, tail.offset()));

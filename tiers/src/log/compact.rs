@@ -101,6 +101,12 @@ impl Dead {
         self.is_gone.load(Ordering::Acquire)
     }
 
+    /// Its file goes now: nobody looks for it any more.
+    pub(crate) fn set_gone(&self) {
+        // Release: pairs with the Acquire in `is_gone`.
+        self.is_gone.store(true, Ordering::Release);
+    }
+
     pub(crate) fn set_damaged(&self) {
         self.is_damaged.store(true, Ordering::Relaxed);
     }
@@ -348,7 +354,7 @@ impl Log {
             // Nobody has ever seen it.
             self.has_spare.store(false, Ordering::Relaxed);
             self.flusher.remove(|listed| listed.number == spare.number);
-            spare.dead.is_gone.store(true, Ordering::Release);
+            spare.dead.set_gone();
             let removed = self.medium.remove(&segment::name_of(spare.number));
             removed.map_err(Error::io("remove", spare.path(), 0))?;
             Guard::pin().retire(move || spare.forget());
@@ -502,6 +508,15 @@ impl Log {
         flushed?;
         self.oldest_lingering.store(u64::MAX, Ordering::Relaxed);
         Ok(sealed.bytes)
+    }
+
+    /// Says that some of what was alive in a sealed segment may stand elsewhere now, though the segment stays: no removal is forgotten
+    /// while it is there.
+    pub fn note_left(&self, sealed: &Sealed) {
+        if let Some(segment) = self.table.get(sealed.base).filter(|segment| !segment.dead.is_gone()) {
+            // Relaxed: one compaction at a time looks at it.
+            segment.dead.oldest.store(0, Ordering::Relaxed);
+        }
     }
 
     /// While what this returns lives, every location that was read from a slot meanwhile can be read.

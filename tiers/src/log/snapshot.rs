@@ -24,6 +24,8 @@ use crate::{
 
 const NAME: &str = "index";
 const UNFINISHED: &str = "index.new";
+/// More than the segments of any store take.
+const DIRECTORY_BYTES_MAX: u64 = 16 << 20;
 /// So much is written at once.
 const WRITE_BYTES: usize = 1 << 20;
 /// What a page takes for its checksum, and for each word: the word itself and its history.
@@ -109,7 +111,9 @@ impl Snapshot {
         let mut head = [0; SnapshotHead::BYTES];
         file.read_at(0, &mut head).ok()?;
         let head = SnapshotHead::decode(&head).ok().filter(|head| head.store == store)?;
-        let is_inside = head.directory_at <= bytes && head.directory_bytes == bytes - head.directory_at;
+        let is_inside = head.directory_at <= bytes
+            && head.directory_bytes == bytes - head.directory_at
+            && head.directory_bytes <= DIRECTORY_BYTES_MAX;
         let mut directory = vec![0; usize::try_from(head.directory_bytes).ok().filter(|_| is_inside)?];
         file.read_at(head.directory_at, &mut directory).ok()?;
         (keys.sum(&directory) == head.sum).then(|| Self::decode(file, bytes, &directory)).flatten()
@@ -150,6 +154,7 @@ impl Snapshot {
         self.segments.iter().all(is_apart)
             && slot <= self.next_slot
             && self.next_slot <= SLOTS_MAX
+            && self.next_number <= u64::MAX >> 1
             && self.segments.is_sorted_by(|a, b| a.number < b.number)
             && self.segments.last().is_none_or(|last| last.number < self.next_number)
     }
@@ -213,8 +218,12 @@ impl Covered {
     fn decode(words: &[u64; SEGMENT_WORDS]) -> Option<Self> {
         let (&[number, base, capacity, bytes], dead) = words.split_first_chunk()?;
         let base = usize::try_from(base).ok()?;
-        ((RECORDS_START..=capacity).contains(&bytes) && bytes.is_multiple_of(8)).then_some(())?;
-        Some(Self { number, base, capacity, bytes, dead: *dead.first_chunk()? })
+        let dead: &[u64; Dead::FIGURES] = dead.first_chunk()?;
+        // Sums of bytes, of which no segment has so many.
+        let [dead_bytes, _, removals, _, expiring, ..] = *dead;
+        let is_possible = [dead_bytes, removals, expiring].into_iter().all(|bytes| bytes <= u64::MAX >> 2);
+        (is_possible && (RECORDS_START..=capacity).contains(&bytes) && bytes.is_multiple_of(8)).then_some(())?;
+        Some(Self { number, base, capacity, bytes, dead: *dead })
     }
 
     /// Hands on what is known of the segment.
@@ -240,6 +249,14 @@ impl Log {
             (covered.bytes - RECORDS_START).saturating_sub(dead.saturating_add(removals))
         };
         (!gone.is_empty()).then(|| gone.iter().map(live).sum())
+    }
+
+    /// Removes the snapshot, which says something that cannot be: the log is to be opened anew.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn remove_snapshot(&self) -> Result<()> {
+        remove(&*self.medium, &[NAME.to_owned()])
     }
 
     /// How many pages the snapshot has.
@@ -286,12 +303,13 @@ impl Log {
         format!("{}/{NAME}", self.directory())
     }
 
-    /// Bytes of records that would have to be read to open the store now: what no snapshot covers. No writer may be active.
-    pub fn uncovered_bytes(&self) -> u64 {
+    /// Bytes of records that would have to be read to open the store now: what no snapshot covers. `None` if none can cover them. No
+    /// writer may be active.
+    pub fn uncovered_bytes(&self) -> Option<u64> {
         let before = |number| self.snapshot.as_ref().and_then(|snapshot| snapshot.covered(number));
         let bytes =
             |now: Covered| now.bytes - before(now.number).map_or(RECORDS_START, |before| before.bytes.min(now.bytes));
-        self.covered_by(self.end()).into_iter().map(bytes).sum()
+        Some(self.covered_by(self.end())?.into_iter().map(bytes).sum())
     }
 
     /// Begins a snapshot. `stamp` is a number that no other one of this store had.
@@ -339,7 +357,12 @@ impl NewSnapshot<'_> {
     /// [`Error::Io`]: the one before stays.
     pub fn finish(mut self, figures: Figures, shards: &[u64], covered: QuietEnd) -> Result<()> {
         let log = self.log;
-        let segments = log.covered_by(covered);
+        let unknown = || Error::Corrupt {
+            file: log.directory(),
+            offset: 0,
+            what: "it is not known of every segment where its records end".to_owned(),
+        };
+        let segments = log.covered_by(covered).ok_or_else(unknown)?;
         let Figures { last_sequence, keys, live_bytes, has_deadlines } = figures;
         let (next_slot, next_number) = covered.next();
         let table_at = self.written + self.buffer.len() as u64;
@@ -390,23 +413,24 @@ impl Drop for NewSnapshot<'_> {
 }
 
 impl Log {
-    /// How far the segments that are there now are covered by what was below `end`.
-    fn covered_by(&self, end: QuietEnd) -> Vec<Covered> {
+    /// How far the segments that are there now are covered by what was below `end`; `None` if it is not known of one where its
+    /// records end. (It would have to be read from its start, and would show what was removed since.)
+    fn covered_by(&self, end: QuietEnd) -> Option<Vec<Covered>> {
         let mut all = Vec::new();
         for segment in self.segments() {
-            // Up to where the records end, and not the file: the next process may go on there. If that is not known it is looked for.
+            // Up to where the records end, and not the file: the next process may go on there.
             let Some(bytes) = self.records_end(segment, &end) else { continue };
-            let bytes = bytes.clamp(RECORDS_START, segment.capacity);
+            let bytes = Some(bytes.min(segment.capacity)).filter(|bytes| *bytes >= RECORDS_START)?;
             let (number, base, capacity) = (segment.number, segment.base, segment.capacity);
             all.push(Covered { number, base, capacity, bytes, dead: segment.dead.figures() });
         }
-        all
+        Some(all)
     }
 
     /// Whether an index of so many keys can be written as it is: nothing in the log is damaged, there are segment slots left for the
     /// next process, and room under the ceiling.
     pub fn can_be_covered(&self, keys: u64) -> bool {
-        let bytes = SnapshotHead::BYTES as u64 + keys * WORD_BYTES as u64 * 9 / 8;
+        let bytes = SnapshotHead::BYTES as u64 + keys.saturating_mul(WORD_BYTES as u64 + 1);
         let is_whole = |segment: &Segment| segment.header_damage.is_none() && !segment.dead.is_damaged();
         let next_slot = self.lock_roll().next_slot;
         self.failure().is_none()
