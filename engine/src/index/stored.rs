@@ -3,7 +3,7 @@
 //! Holds which page of the store is whose node. Never believes more than a page's place: whoever fetches it answers for its words.
 //! Invariant: a node has a page of its own from the moment that anybody looks into it or changes it.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, sync::PoisonError};
 
 use thermocline_tiers::{Error, Result, Tag, Word, slot::Bucket};
 
@@ -167,7 +167,8 @@ impl Index {
         let mut shards = Vec::new();
         for (shard, state) in self.shards.iter().enumerate() {
             // So that no page splits meanwhile.
-            let _turn = state.splitting.lock().expect("nothing panics under this lock");
+            // It guards nothing but the turn.
+            let _turn = state.splitting.lock().unwrap_or_else(PoisonError::into_inner);
             let pages = Pages(state.pages.load(Ordering::Relaxed));
             for id in pages.count()..2 * pages.count() {
                 while !put(self.words_of(id as usize * SHARDS + shard)?)? {}

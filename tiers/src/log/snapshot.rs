@@ -254,8 +254,12 @@ impl Log {
     /// Removes the snapshot, which says something that cannot be: the log is to be opened anew.
     ///
     /// # Errors
-    /// [`Error::Io`].
+    /// [`Error::Io`]; [`Error::Corrupt`] for who only reads, and changes nothing.
     pub fn remove_snapshot(&self) -> Result<()> {
+        if self.options.read_only {
+            let what = "of no index that there can be; opening the store to write removes it".to_owned();
+            return Err(Error::Corrupt { file: self.path_of_snapshot(), offset: 0, what });
+        }
         remove(&*self.medium, &[NAME.to_owned()])
     }
 
