@@ -2,8 +2,8 @@
 //!
 //! Data: 100 000 keys of 16 bytes with values of 100 (so many that the index has split as it will). Skew: none. Threads:
 //! one. Durability: `Buffered`, in /dev/shm where there is one. Runs N operations of one kind (`get`, `read`, `miss`, `insert`,
-//! `overwrite`, `remove`; `get_log` and `read_log` without a memory tier) and says so; callgrind counts only inside `measured`, which does nothing else but draw
-//! keys:
+//! `overwrite`, `remove`; `get_log` and `read_log` without a memory tier; `cache_get`, `cache_read`, `cache_load` of a cache with `u64` keys and values of
+//! 100 or, with `_1k`, 1 024 bytes; `memo`, `memo_three` of memoized functions with a `u64`, or with two and a text of 20 bytes) and says so; callgrind counts only inside `measured`, which does nothing else but draw keys:
 //!
 //! ```text
 //! cargo bench --bench instructions --no-run          # prints the path of the program
@@ -19,11 +19,39 @@ mod workload;
 
 use std::{env, hint::black_box, process::ExitCode};
 
-use thermocline::{Result, Store};
+use thermocline::{Cache, Result, Store, memoize};
 use workload::{Lookups, dir, fill, key, value};
 
 const KEYS: u64 = 100_000;
-const KINDS: [&str; 9] = ["none", "get", "read", "get_log", "read_log", "miss", "insert", "overwrite", "remove"];
+const KINDS: [&str; 15] = [
+    "none",
+    "get",
+    "read",
+    "get_log",
+    "read_log",
+    "miss",
+    "insert",
+    "overwrite",
+    "remove",
+    "cache_get",
+    "cache_get_1k",
+    "cache_read",
+    "cache_load",
+    "memo",
+    "memo_three",
+];
+
+#[memoize]
+fn one(number: u64) -> u64 {
+    number + 1
+}
+
+#[memoize]
+fn three(number: u64, text: &str, other: u64) -> u64 {
+    number + text.len() as u64 + other
+}
+
+const TEXT: &str = "a text of 20 letters";
 
 fn main() -> ExitCode {
     // Cargo says `--bench`, and its users say `--test` or a filter.
@@ -50,21 +78,50 @@ fn main() -> ExitCode {
 /// Fills a store, runs `count` operations of one kind and says what they found.
 fn run(kind: &str, count: u64, keys: u64) -> Result<()> {
     let dir = dir();
-    let builder = if kind.ends_with("_log") { Store::builder().memory_capacity(0) } else { Store::builder() };
+    let builder = match kind {
+        _ if kind.ends_with("_log") => Store::builder().memory_capacity(0),
+        _ if kind.starts_with("cache") || kind.starts_with("memo") => Store::builder().memory_capacity(512 << 20),
+        _ => Store::builder(),
+    };
     let store = builder.open(dir.path())?;
-    fill(&store, keys)?;
+    let cache = store.cache::<u64, Vec<u8>>("numbers")?;
+    thermocline::set_default(store.clone());
+    if kind.starts_with("memo") {
+        (0..keys).for_each(|key| _ = if kind == "memo" { one(key) } else { three(key, TEXT, 7) });
+    } else if kind.starts_with("cache") {
+        let value = vec![7; if kind.ends_with("_1k") { 1_024 } else { 100 }];
+        (0..keys).try_for_each(|key| cache.insert(&key, &value))?;
+    } else {
+        fill(&store, keys)?;
+    }
     let indexes = match kind {
         "miss" | "insert" => keys..2 * keys,
         _ => 0..keys,
     };
-    let found = measured(&store, kind, count, &mut Lookups::new(indexes))?;
+    let found = measured(&store, &cache, kind, count, &mut Lookups::new(indexes))?;
     println!("{count} {kind} over {keys} keys, {found} of which found their key");
+    drop(cache);
     store.close()
 }
 
 /// All that callgrind looks at. New keys are drawn at random too: few are drawn twice.
 #[inline(never)]
-fn measured(store: &Store, kind: &str, count: u64, lookups: &mut Lookups) -> Result<u64> {
+fn measured(store: &Store, cache: &Cache<u64, Vec<u8>>, kind: &str, count: u64, lookups: &mut Lookups) -> Result<u64> {
+    if let Some(call) = kind.strip_prefix("cache_") {
+        let mut draw = || black_box(lookups.draw());
+        return match call {
+            "read" => (0..count).map(|_| Ok(u64::from(cache.read(&draw(), |value| value.len())?.is_some()))).sum(),
+            "load" => (0..count).map(|_| Ok(cache.get_or_insert_with(&draw(), Vec::new)?.len() as u64 / 100)).sum(),
+            _ => (0..count).map(|_| Ok(u64::from(black_box(cache.get(&draw())?).is_some()))).sum(),
+        };
+    }
+    if kind.starts_with("memo") {
+        let mut draw = || black_box(lookups.draw());
+        return Ok(match kind {
+            "memo" => (0..count).map(|_| u64::from(one(draw()) > 0)).sum(),
+            _ => (0..count).map(|_| u64::from(three(draw(), black_box(TEXT), 7) > 0)).sum(),
+        });
+    }
     let mut draw = || black_box(key(lookups.draw()));
     match kind {
         "get" | "get_log" | "miss" => (0..count).map(|_| Ok(u64::from(black_box(store.get(draw())?).is_some()))).sum(),

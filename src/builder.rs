@@ -5,7 +5,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use thermocline_engine::{
-    Engine, Options,
+    Engine, Options, TimeSource,
     medium::{Disk, Volatile},
 };
 
@@ -44,7 +44,8 @@ impl Builder {
     }
 
     /// Bytes of the memory tier, our overhead counted: what entries take there and their share of the index. Default:
-    /// 64 MiB. 0: nothing is kept in memory beside the index.
+    /// 64 MiB. 0: nothing is kept in memory beside the index. What the log's own threads hold while they work, some MiB,
+    /// comes on top.
     pub fn memory_capacity(mut self, bytes: u64) -> Self {
         self.options.memory_capacity = bytes;
         self
@@ -89,6 +90,13 @@ impl Builder {
     /// Whether to make a store where there is none. Default: yes.
     pub fn create(mut self, create: bool) -> Self {
         self.options.create = create;
+        self
+    }
+
+    /// Where the time comes from; for tests.
+    #[doc(hidden)]
+    pub fn time(mut self, time: TimeSource) -> Self {
+        self.options.time = time;
         self
     }
 

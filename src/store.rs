@@ -4,18 +4,21 @@
 
 use std::{io, path::Path, sync::Arc};
 
+use serde::{Serialize, de::DeserializeOwned};
 use thermocline_engine::{
-    Engine,
+    Engine, is_marked,
     medium::{Disk, Medium},
+    unnamed,
 };
 
 use crate::{
-    Attributes, Builder, Compacted, Error, Eviction, Health, HotKey, Metadata, Result, Stats, Value, Verified,
+    Attributes, Builder, Cache, CacheBuilder, Compacted, Error, Eviction, Health, HotKey, Metadata, Progress, Result,
+    Stats, Value, Verified,
 };
 
 /// A key-value store in a directory. Clones are handles to the same one, which ends with the last of them.
 ///
-/// Keys are 0 to 65 535 bytes, values up to 1 GiB − 64 KiB. Every call that returned `Ok` is seen by every later
+/// Keys are 0 to 65 535 bytes (three less if they begin with the bytes `ff fe`), values up to 1 GiB − 64 KiB. Every call that returned `Ok` is seen by every later
 /// call from any thread. Dropping the last handle keeps everything that was acknowledged through the death of the
 /// process; [`close`](Self::close) also makes it durable and says what went wrong.
 #[derive(Clone, Debug)]
@@ -49,6 +52,11 @@ impl Drop for Permit<'_> {
 }
 
 impl Store {
+    /// What caches and memoized functions work with.
+    pub(crate) fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
     /// Opens the store in the directory `dir` with default options; makes it if it is missing.
     ///
     /// # Errors
@@ -74,7 +82,7 @@ impl Store {
     /// is full or fails: then the old value stays.
     #[inline]
     pub fn insert(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Result<()> {
-        self.engine.insert(key.as_ref(), value.as_ref(), &Attributes::new())
+        self.insert_with(key, value, &Attributes::new())
     }
 
     /// As [`insert`](Self::insert), with a time to live or another durability.
@@ -83,7 +91,11 @@ impl Store {
     /// As for [`insert`](Self::insert), and [`Error::Option`] for a time to live of zero.
     #[inline]
     pub fn insert_with(&self, key: impl AsRef<[u8]>, value: impl AsRef<[u8]>, attributes: &Attributes) -> Result<()> {
-        self.engine.insert(key.as_ref(), value.as_ref(), attributes)
+        let (key, value) = (key.as_ref(), value.as_ref());
+        match is_marked(key) {
+            true => self.insert_marked(key, value, attributes),
+            false => self.engine.insert(key, value, attributes),
+        }
     }
 
     /// The value of `key`: shared if it is in memory, else one allocation and copy. Waits for nobody.
@@ -92,13 +104,14 @@ impl Store {
     /// [`Error::Corrupt`] if its record is damaged (a later write heals the key), [`Error::Io`].
     #[inline]
     pub fn get(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
-        self.engine.get(key.as_ref())
+        let key = key.as_ref();
+        if is_marked(key) { self.get_marked(key) } else { self.engine.get(key) }
     }
 
     /// The value of `key` if it is in memory: touches no file, never blocks.
     #[inline]
     pub fn get_resident(&self, key: impl AsRef<[u8]>) -> Option<Value> {
-        self.engine.get_resident(key.as_ref())
+        self.engine.get_resident(&unnamed(key.as_ref()))
     }
 
     /// Shows the value of `key` to `f` where it lies: no copy, no allocation. For short looks; what `f` sees cannot be
@@ -108,7 +121,8 @@ impl Store {
     /// As for [`get`](Self::get).
     #[inline]
     pub fn read<R>(&self, key: impl AsRef<[u8]>, f: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
-        self.engine.read(key.as_ref(), f)
+        let key = key.as_ref();
+        if is_marked(key) { self.read_marked(key, f) } else { self.engine.read(key, f) }
     }
 
     /// As [`get`](Self::get), leaving no trace in statistics or history.
@@ -116,7 +130,7 @@ impl Store {
     /// # Errors
     /// As for [`get`](Self::get).
     pub fn peek(&self, key: impl AsRef<[u8]>) -> Result<Option<Value>> {
-        self.engine.peek(key.as_ref())
+        self.engine.peek(&unnamed(key.as_ref()))
     }
 
     /// Whether `key` is there.
@@ -124,7 +138,7 @@ impl Store {
     /// # Errors
     /// As for [`get`](Self::get).
     pub fn contains_key(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.engine.contains_key(key.as_ref())
+        self.engine.contains_key(&unnamed(key.as_ref()))
     }
 
     /// What is known of the entry of `key`, without its value.
@@ -132,7 +146,7 @@ impl Store {
     /// # Errors
     /// As for [`get`](Self::get).
     pub fn metadata(&self, key: impl AsRef<[u8]>) -> Result<Option<Metadata>> {
-        self.engine.metadata(key.as_ref())
+        self.engine.metadata(&unnamed(key.as_ref()))
     }
 
     /// Removes `key`; `true` if it was there.
@@ -140,7 +154,7 @@ impl Store {
     /// # Errors
     /// As for [`insert`](Self::insert).
     pub fn remove(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.engine.remove(key.as_ref())
+        self.engine.remove(&unnamed(key.as_ref()))
     }
 
     /// The values of `keys`, in their order. Asks for the cache lines of many before it looks at the first, so that their
@@ -150,7 +164,8 @@ impl Store {
     /// The first that any of them meets.
     pub fn get_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<Vec<Option<Value>>> {
         let keys: Vec<_> = keys.into_iter().collect();
-        let keys: Vec<_> = keys.iter().map(AsRef::as_ref).collect();
+        let keys: Vec<_> = keys.iter().map(|key| unnamed(key.as_ref())).collect();
+        let keys: Vec<_> = keys.iter().map(|key| &**key).collect();
         self.engine.get_many(&keys)
     }
 
@@ -161,7 +176,8 @@ impl Store {
     /// As for [`insert`](Self::insert); some of the pairs may have been written.
     pub fn insert_many<K: AsRef<[u8]>, V: AsRef<[u8]>>(&self, pairs: impl IntoIterator<Item = (K, V)>) -> Result<()> {
         let pairs: Vec<_> = pairs.into_iter().collect();
-        let pairs: Vec<_> = pairs.iter().map(|(key, value)| (key.as_ref(), value.as_ref())).collect();
+        let pairs: Vec<_> = pairs.iter().map(|(key, value)| (unnamed(key.as_ref()), value.as_ref())).collect();
+        let pairs: Vec<_> = pairs.iter().map(|(key, value)| (&**key, *value)).collect();
         self.engine.insert_many(&pairs, &Attributes::new())
     }
 
@@ -171,7 +187,8 @@ impl Store {
     /// As for [`remove`](Self::remove); some of them may be gone.
     pub fn remove_many<K: AsRef<[u8]>>(&self, keys: impl IntoIterator<Item = K>) -> Result<u64> {
         let keys: Vec<_> = keys.into_iter().collect();
-        let keys: Vec<_> = keys.iter().map(AsRef::as_ref).collect();
+        let keys: Vec<_> = keys.iter().map(|key| unnamed(key.as_ref())).collect();
+        let keys: Vec<_> = keys.iter().map(|key| &**key).collect();
         self.engine.remove_many(&keys)
     }
 
@@ -195,11 +212,11 @@ impl Store {
         expected: Option<u64>,
         new: Option<V>,
     ) -> Result<Result<u64, Option<u64>>> {
-        self.engine.compare_exchange(key.as_ref(), expected, new.as_ref().map(AsRef::as_ref))
+        self.engine.compare_exchange(&unnamed(key.as_ref()), expected, new.as_ref().map(AsRef::as_ref))
     }
 
     /// Walks over all entries in no order. Weakly consistent: what is written meanwhile may be met or not, what is
-    /// there throughout is met once. Never blocks writers.
+    /// there throughout is met once. Never blocks writers. As long as the walk lives the log gives no space back.
     pub fn iter(&self) -> Iter<'_> {
         self.engine.iter()
     }
@@ -225,7 +242,7 @@ impl Store {
     /// # Errors
     /// As for [`insert`](Self::insert), if it was not in the log yet.
     pub fn evict(&self, key: impl AsRef<[u8]>) -> Result<bool> {
-        self.engine.evict(key.as_ref())
+        self.engine.evict(&unnamed(key.as_ref()))
     }
 
     /// Lets all entries go from memory; they stay in the log. Returns how many went.
@@ -280,6 +297,30 @@ impl Store {
         self.engine.len_estimate()
     }
 
+    /// The cache `name` of keys `K` and values `V`, with default options; made if it is missing. See [`Cache`].
+    ///
+    /// Values are told from those of another type by the type's name and the cache's [`version`](CacheBuilder::version): raise that
+    /// when fields of `V` change places or meaning.
+    ///
+    /// # Errors
+    /// As for [`CacheBuilder::open`].
+    pub fn cache<K, V>(&self, name: impl Into<String>) -> Result<Cache<K, V>>
+    where
+        K: 'static,
+        V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        self.cache_builder(name).open()
+    }
+
+    /// As [`cache`](Self::cache), with options other than the defaults.
+    pub fn cache_builder<K, V>(&self, name: impl Into<String>) -> CacheBuilder<K, V>
+    where
+        K: 'static,
+        V: Serialize + DeserializeOwned + Send + Sync + 'static,
+    {
+        CacheBuilder::new(self.engine().clone(), name.into())
+    }
+
     /// Makes everything durable that was acknowledged, or seen by a read, before the call.
     ///
     /// # Errors
@@ -298,12 +339,21 @@ impl Store {
     }
 
     /// Gives back the space of everything in the log that no key needs, now, and compresses what was not; the store does so by itself
-    /// with what it moves, when a third of the log is needless. Writers and readers go on. Needs room for one segment.
+    /// with what it moves, when a third of the log is needless. Writers and readers go on. Needs room for one segment,
+    /// which a store that is written to keeps in reserve: on a full disk segments are emptied one by one.
     ///
     /// # Errors
     /// [`Error::Io`], [`Error::Suspended`]: nothing is lost, and what was done stays done.
     pub fn compact(&self) -> Result<Compacted> {
         self.engine.compact()
+    }
+
+    /// As [`compact`](Self::compact), and `tell` hears how far it has come, again and again.
+    ///
+    /// # Errors
+    /// As for [`compact`](Self::compact).
+    pub fn compact_with(&self, mut tell: impl FnMut(Progress)) -> Result<Compacted> {
+        self.engine.compact_with(&mut tell)
     }
 
     /// Writes a durable copy of the store, as of one sequence, into `dir`, which is absent or empty. Writers go on.
@@ -341,5 +391,22 @@ impl Store {
             self.engine.sync()?;
         }
         Arc::into_inner(self.engine).map_or(Ok(()), Engine::close)
+    }
+
+    // Apart from the hot paths, and by other calls than those, so that each of those is compiled into its one caller here.
+
+    #[cold]
+    fn get_marked(&self, key: &[u8]) -> Result<Option<Value>> {
+        Ok(self.engine.get_many(&[&unnamed(key)])?.pop().flatten())
+    }
+
+    #[cold]
+    fn read_marked<R>(&self, key: &[u8], f: impl FnOnce(&[u8]) -> R) -> Result<Option<R>> {
+        Ok(self.get_marked(key)?.map(|value| f(&value)))
+    }
+
+    #[cold]
+    fn insert_marked(&self, key: &[u8], value: &[u8], attributes: &Attributes) -> Result<()> {
+        self.engine.insert_many(&[(&unnamed(key), value)], attributes)
     }
 }

@@ -6,6 +6,8 @@ use std::{fs, time::Duration};
 use thermocline::Store;
 
 const MIB: u64 = 1 << 20;
+/// What the log's own threads may hold at a time beside the tier: a hint in the making, a page of a checkpoint, what goes to a file.
+const BESIDE: u64 = 8 * MIB;
 
 /// Bytes of this process's own memory: mapped files not counted, which the system takes back when it wants to.
 fn own_bytes() -> u64 {
@@ -55,7 +57,7 @@ fn the_process_takes_what_the_capacity_says_and_gives_back_what_it_no_longer_nee
         let taken = own_bytes() - before - stats.index.bytes;
         println!("round {round}: {taken} bytes taken, {:?}, {:?}", stats.memory, stats.evictions);
         assert!(stats.memory.bytes <= capacity * 101 / 100, "{:?}", stats.memory);
-        assert!(taken <= capacity * 101 / 100 + 2 * MIB, "{} MiB taken, {:?}", taken / MIB, stats.memory);
+        assert!(taken <= capacity * 101 / 100 + BESIDE, "{} MiB taken, {:?}", taken / MIB, stats.memory);
         assert!(stats.memory.bytes >= capacity * 8 / 10, "{:?}", stats.memory);
     }
     let full = own_bytes();

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use thermocline::{Attributes, Store};
+use thermocline::{Attributes, Compression, Progress, Store};
 
 const SEGMENT_BYTES: u64 = 64 << 10;
 
@@ -224,4 +224,40 @@ fn nobody_sees_a_wrong_or_older_value_while_segments_go() {
         assert_eq!(contents(&store), before);
         assert_eq!(store.verify().unwrap().damaged, []);
     }
+}
+
+#[test]
+fn the_figures_of_compaction_say_what_it_did() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = || Store::builder().segment_bytes(SEGMENT_BYTES).memory_capacity(0);
+    let store = options().compression(Compression::none()).open(dir.path()).unwrap();
+    let log = store.stats().log;
+    assert_eq!((log.write_amplification, log.live_ratio, log.bytes_scanned), (1.0, 1.0, 0));
+    // Two of three records of each segment are dead, which is too little to wait for and too much to leave.
+    for version in 0..3 {
+        (0..4_000_u32).for_each(|key| store.insert(key.to_le_bytes(), value(key, version)).unwrap());
+    }
+    store.compact().unwrap();
+    let log = store.stats().log;
+    let reclaimed = log.bytes_written + log.bytes_compacted - log.bytes_reclaimed;
+    assert!(log.bytes.abs_diff(reclaimed) < 4 * SEGMENT_BYTES, "what was written and did not go is there: {log:?}");
+    assert!(log.bytes_scanned >= log.bytes_compacted && log.bytes_scanned >= log.bytes_reclaimed, "{log:?}");
+    let amplification = (log.bytes_written + log.bytes_compacted + log.bytes_beside) as f64 / log.bytes_written as f64;
+    assert!((log.write_amplification - amplification).abs() < 1e-9, "{log:?}");
+    assert!((log.live_ratio - log.live_bytes as f64 / log.bytes as f64).abs() < 1e-9, "{log:?}");
+}
+
+#[test]
+fn who_waits_for_a_compaction_hears_how_far_it_has_come() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::builder().memory_capacity(0).segment_bytes(1 << 20).open(dir.path()).unwrap();
+    for version in 0..2 {
+        (0..40_000_u32).for_each(|key| store.insert(key.to_le_bytes(), value(key, version)).unwrap());
+    }
+    let mut told = Vec::new();
+    let done = store.compact_with(|at: Progress| told.push(at)).unwrap();
+    assert!(done.segments > 1 && told.len() > 4, "{done:?}, told {} times", told.len());
+    assert!(told.is_sorted_by_key(|at| at.bytes_done));
+    assert!(told.iter().all(|at| at.bytes_done <= at.bytes_total && at.bytes_total >= done.bytes_read));
+    assert_eq!(told.last().map(|at| at.bytes_done), Some(done.bytes_read));
 }

@@ -128,6 +128,11 @@ fn a_file_that_is_cut_is_an_error_for_what_was_in_it_and_nothing_else() {
                 let verified = store.verify().unwrap();
                 if !lost.is_empty() {
                     assert!(verified.damaged.iter().any(|damage| *damage.file == *path.to_string_lossy()), "{said}");
+                    if !grows {
+                        let problems = store.health().problems;
+                        let tells = |problem: &String| problem.contains(&*path.to_string_lossy());
+                        assert!(problems.iter().any(tells), "{said}: {problems:?}");
+                    }
                     let copy = support::dir();
                     assert_corrupt(&store.backup(copy.path()).expect_err(&said), &path);
                 }

@@ -153,3 +153,30 @@ fn the_stores_time_to_live_counts_for_writes_that_say_nothing() {
     assert!(store.contains_key("own").unwrap() && store.contains_key("never").unwrap());
     assert_eq!(store.metadata("never").unwrap().unwrap().ttl_left, None);
 }
+
+#[test]
+fn what_has_expired_gives_its_space_back_by_itself_and_in_the_next_process() {
+    for reopens in [false, true] {
+        let dir = support::dir();
+        let open = || Store::builder().segment_bytes(64 << 10).open(dir.path()).unwrap();
+        let store = open();
+        store.insert("stays", "1").unwrap();
+        let start = Instant::now();
+        for number in 0..2_000 {
+            store.insert_with(format!("{number}"), [7; 1_000], &ttl(Duration::from_millis(300))).unwrap();
+        }
+        let store = if reopens {
+            store.close().unwrap();
+            open()
+        } else {
+            store
+        };
+        // The first segment has something that stays, the last one is written to, and one is ready behind it.
+        while store.stats().log.bytes > 4 * (64 << 10) {
+            assert!(start.elapsed() < Duration::from_secs(60), "{:?}", store.stats().log);
+            std::thread::yield_now();
+        }
+        assert_eq!((store.len(), store.get("stays").unwrap().as_deref()), (1, Some(&b"1"[..])));
+        assert!(store.stats().log.expired > 1_500 || reopens, "{:?}", store.stats().log);
+    }
+}

@@ -20,9 +20,11 @@ impl Core {
     /// # Errors
     /// As for [`insert`](Self::insert); some of the pairs may have been written.
     pub fn insert_many(&self, pairs: &[(&[u8], &[u8])], attributes: &Attributes) -> Result<()> {
+        self.wait_behind();
         let mut left = pairs;
         match self.insert_some(&mut left, attributes) {
             Err(full @ Error::DiskCapacity { .. }) => self.with_room(full, || self.insert_some(&mut left, attributes)),
+            Err(refused) => Err(self.told_of(refused)),
             done => done,
         }
     }
@@ -34,7 +36,7 @@ impl Core {
         let first = self.clock.draw(pairs.len() as u64);
         let records = (first..).zip(*pairs).map(|(sequence, (key, value))| {
             let header = Header { kind: RecordKind::Value, sequence, deadline_ms };
-            NewRecord { header, namespace: 0, key, value }
+            NewRecord { header, namespace: 0, key, value, kept: None }
         });
         if self.options.in_memory {
             let hash = |record: &NewRecord<'_>| self.log.keys().hash(record.key);
@@ -58,6 +60,7 @@ impl Core {
         // Whatever went is not there the second time.
         match self.remove_some(keys, &mut count) {
             Err(full @ Error::DiskCapacity { .. }) => self.with_room(full, || self.remove_some(keys, &mut count)),
+            Err(refused) => self.with_room_on_disk(refused, || self.remove_some(keys, &mut count)),
             done => done,
         }?;
         Ok(count)
@@ -69,7 +72,7 @@ impl Core {
         for key in keys {
             if self.is_there(self.log.keys().hash(key), key, &guard)? {
                 let header = Header { kind: RecordKind::Tombstone, sequence: self.clock.draw(1), deadline_ms: 0 };
-                records.push(NewRecord { header, namespace: 0, key, value: &[] });
+                records.push(NewRecord { header, namespace: 0, key, value: &[], kept: None });
             }
         }
         let (_, displaced, written) = self.write_many(&records, self.options.durability.survives(), &guard);

@@ -18,11 +18,16 @@ const DEAD_PERCENT_MIN: u64 = 5;
 /// Nothing that is alive goes as long as a segment has so much that is dead, in percent.
 const DEAD_PERCENT_FIRST: u64 = 20;
 
+/// What has expired as a whole is dropped together from this part of the log on.
+const EXPIRED_PART: u64 = 32;
+
 /// What is asked of a choice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Effort {
     /// Only what pays.
     Steady,
+    /// What gives something worth mentioning back, for lack of room.
+    Pressed,
     /// What pays as long as nobody else has work.
     Idle,
     /// Whatever gives anything back.
@@ -53,6 +58,17 @@ pub(crate) fn is_pressing(sealed: &[Sealed]) -> bool {
     dead * 100 > all * DEAD_PERCENT_PRESSING
 }
 
+/// Bytes of all segments that [`choose`] finds worth it when all effort is asked for.
+pub(crate) fn due_bytes(sealed: &[Sealed], packs: bool) -> u64 {
+    sealed.iter().filter(|segment| is_worth_it(segment, Effort::Full, packs)).map(|segment| segment.bytes).sum()
+}
+
+fn is_worth_it(segment: &Sealed, effort: Effort, packs: bool) -> bool {
+    let percent = if effort == Effort::Full { 0 } else { DEAD_PERCENT_MIN };
+    let shrinks = packs && effort == Effort::Full && segment.is_plain;
+    shrinks || segment.dead_bytes > 0 && segment.dead_bytes * 100 >= segment.bytes * percent
+}
+
 /// The segments to compact together next, if any are worth it, the best first: one, or several of `bytes_max` bytes together. Whoever
 /// `packs` gets something out of one that is all alive, too, if nothing in it was compressed.
 pub(crate) fn choose(sealed: &[Sealed], effort: Effort, bytes_max: u64, packs: bool) -> Vec<Sealed> {
@@ -69,6 +85,14 @@ pub(crate) fn choose(sealed: &[Sealed], effort: Effort, bytes_max: u64, packs: b
         chosen.push(next);
     }
     chosen
+}
+
+/// The segments to drop as a whole. Each costs next to nothing, but all together they cost a look at the whole index: if they are
+/// few they are compacted like others of which nothing is left.
+pub(crate) fn choose_expired(sealed: &[Sealed]) -> Vec<Sealed> {
+    let expired: Vec<_> = sealed.iter().filter(|segment| segment.is_expired).copied().collect();
+    let [some, all] = [&expired[..], sealed].map(|segments| segments.iter().map(|segment| segment.bytes).sum::<u64>());
+    if some * EXPIRED_PART >= all { expired } else { Vec::new() }
 }
 
 /// The segments to empty next when there is no room, and what becomes of what is alive in them: one, or several of `bytes_max`
@@ -99,14 +123,11 @@ fn choose_one(sealed: &[Sealed], effort: Effort, packs: bool) -> Option<Sealed> 
         let live = live_bytes(segment) as f64 / segment.bytes.max(1) as f64;
         (1.0 - live) * (newest - segment.number + 1) as f64 / (1.0 + live)
     };
-    let is_worth_it = |segment: &&Sealed| {
-        let percent = if effort == Effort::Full { 0 } else { DEAD_PERCENT_MIN };
-        let shrinks = packs && effort == Effort::Full && segment.is_plain;
-        shrinks || segment.dead_bytes > 0 && segment.dead_bytes * 100 >= segment.bytes * percent
-    };
+    let is_worth_it = |segment: &&Sealed| is_worth_it(segment, effort, packs);
     // What is dead as a whole costs nothing.
     let is_empty = |segment: &&Sealed| live_bytes(segment) <= segment.bytes / 256;
-    let is_due = |segment: &&Sealed| effort == Effort::Full || has_much || is_empty(segment);
+    let is_asked = matches!(effort, Effort::Full | Effort::Pressed);
+    let is_due = |segment: &&Sealed| is_asked || has_much || is_empty(segment);
     let chosen = sealed.iter().filter(is_worth_it).filter(is_due);
     chosen.max_by(|a, b| benefit(a).total_cmp(&benefit(b))).copied()
 }
@@ -146,6 +167,16 @@ mod tests {
         assert_eq!(numbers(&[]), (vec![], Aim::Evict));
         let large = [Sealed::new(7, 5000, 0), Sealed::new(8, 1, 0)];
         assert_eq!(choose_for_room(&large, 2000), (large[..1].to_vec(), Aim::Evict));
+    }
+
+    #[test]
+    fn what_has_expired_is_dropped_together_unless_that_is_little_of_all() {
+        let mut sealed = segments(&[0; 33]);
+        assert_eq!(choose_expired(&sealed), []);
+        sealed[4].is_expired = true;
+        assert_eq!(choose_expired(&sealed), [], "one of 33");
+        sealed[32].is_expired = true;
+        assert_eq!(choose_expired(&sealed), [sealed[4], sealed[32]]);
     }
 
     #[test]

@@ -3,7 +3,10 @@
 //! Holds numbers only. Invariant: a stripe has one writer, the thread of its number, so counting is a load
 //! and a store; threads beyond the stripes share the last one and pay for an atomic add.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::{
+    marker::PhantomData,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use crossbeam_utils::CachePadded;
 use thermocline_tiers::Guard;
@@ -19,10 +22,13 @@ pub(crate) enum Count {
     MissAbsent,
     MissRemoved,
     MissExpired,
+    /// Of an object: its bytes are damaged, or say nothing to who asked.
+    MissUnreadable,
     Insertion,
     Removal,
     BytesWritten,
-    /// Bytes of records that compaction copied, and bytes of files that it freed.
+    /// Bytes of segments that compaction went over, of records that it copied, and of files that it freed.
+    BytesScanned,
     BytesCompacted,
     BytesReclaimed,
     /// Bytes of values before and after compression, and how long that took.
@@ -45,6 +51,10 @@ pub(crate) enum Count {
     EvictedManual,
     /// Entries that left the log, because there was no room for them.
     EvictedDiskCapacity,
+    /// Entries that left the log, because they had expired.
+    ExpiredLogged,
+    /// Entries that left their namespace, because it had too many.
+    EvictedBound,
     /// Values that did not get into memory: too large for it, or no room in time.
     Rejected,
 }
@@ -52,27 +62,38 @@ pub(crate) enum Count {
 const COUNTS: usize = Count::Rejected as usize + 1;
 
 /// The counters of one store.
-#[derive(Debug)]
-pub(crate) struct Counters(Box<[CachePadded<[AtomicU64; COUNTS]>]>);
+pub(crate) type Counters = Striped<Count, COUNTS>;
 
-impl Default for Counters {
-    fn default() -> Self {
-        Self((0..=STRIPES).map(|_| CachePadded::default()).collect())
+impl From<Count> for usize {
+    #[inline]
+    fn from(count: Count) -> Self {
+        count as Self
     }
 }
 
-impl Counters {
+/// `N` counters, named by a `C`.
+#[derive(Debug)]
+pub(crate) struct Striped<C, const N: usize>(Box<[CachePadded<[AtomicU64; N]>]>, PhantomData<C>);
+
+impl<C, const N: usize> Default for Striped<C, N> {
+    fn default() -> Self {
+        let stripe = |_| CachePadded::new(std::array::from_fn(|_| AtomicU64::new(0)));
+        Self((0..=STRIPES).map(stripe).collect(), PhantomData)
+    }
+}
+
+impl<C: Into<usize>, const N: usize> Striped<C, N> {
     /// Adds `amount` to a count. Wait-free.
     #[inline]
-    pub(crate) fn add(&self, count: Count, amount: u64, guard: &Guard) {
+    pub(crate) fn add(&self, count: C, amount: u64, guard: &Guard) {
         self.add_all([(count, amount)], guard);
     }
 
     /// Adds one to a count; returns it as this thread knows it.
     #[inline]
-    pub(crate) fn add_one(&self, count: Count, guard: &Guard) -> u64 {
+    pub(crate) fn add_one(&self, count: C, guard: &Guard) -> u64 {
         let number = guard.thread_number();
-        let counter = &self.0[number.min(STRIPES)][count as usize];
+        let counter = &self.0[number.min(STRIPES)][count.into()];
         // Relaxed: a count orders nothing.
         if number < STRIPES {
             let after = counter.load(Ordering::Relaxed).wrapping_add(1);
@@ -85,11 +106,11 @@ impl Counters {
 
     /// Adds to several counts at the price of finding the stripe once.
     #[inline]
-    pub(crate) fn add_all(&self, amounts: impl IntoIterator<Item = (Count, u64)>, guard: &Guard) {
+    pub(crate) fn add_all(&self, amounts: impl IntoIterator<Item = (C, u64)>, guard: &Guard) {
         let number = guard.thread_number();
         let counters = &self.0[number.min(STRIPES)];
         for (count, amount) in amounts {
-            let counter = &counters[count as usize];
+            let counter = &counters[count.into()];
             // Relaxed: a count orders nothing.
             if number < STRIPES {
                 counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
@@ -100,8 +121,9 @@ impl Counters {
     }
 
     /// The sum over all threads.
-    pub(crate) fn sum(&self, count: Count) -> u64 {
-        self.0.iter().map(|stripe| stripe[count as usize].load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
+    pub(crate) fn sum(&self, count: C) -> u64 {
+        let index = count.into();
+        self.0.iter().map(|stripe| stripe[index].load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
     }
 }
 

@@ -4,6 +4,8 @@
 //! leaves its slot only for the record in the log that says the same, or, in a store without a log, for nothing; a key
 //! that was written or removed meanwhile is left alone.
 
+use std::sync::atomic::Ordering;
+
 use thermocline_eviction::History;
 use thermocline_tiers::{
     Error, Guard, Kind, Location, Result,
@@ -15,6 +17,7 @@ use crate::{
     budget::INDEX_BYTES,
     counters::Count,
     engine::Core,
+    found::copy_of,
     index::Look,
     keeper::{Evictor, VICTIMS_MAX},
     sweep::{MET, Sweep},
@@ -46,7 +49,7 @@ impl Core {
             }
         }
         let bytes = |victim| {
-            let bytes = self.memory.record(victim, guard)?.bytes() + INDEX_BYTES;
+            let bytes = self.memory.record(victim, guard)?.charge() + INDEX_BYTES;
             self.demote(victim, reason, guard).unwrap_or(false).then_some(bytes)
         };
         victims.into_iter().flatten().filter_map(bytes).sum()
@@ -54,7 +57,7 @@ impl Core {
 
     fn worth_of(&self, at: Location, guard: &Guard) -> Option<f32> {
         let record = self.memory.record(at, guard)?;
-        Some(self.keeper.worth(History::from_bits(record.history()), record.bytes()))
+        Some(self.keeper.worth(History::from_bits(record.history()), record.charge()))
     }
 
     fn look_at_some(&self, sweep: &mut Sweep, newcomer: Option<Location>, guard: &Guard) {
@@ -100,7 +103,7 @@ impl Core {
     /// Appends a dirty record to the log, so that it is dirty no more; returns where.
     fn give_home(&self, record: &Record<'_>) -> Result<Location> {
         let header = Header { kind: RecordKind::Value, sequence: record.sequence(), deadline_ms: record.deadline_ms() };
-        let copy = NewRecord { header, namespace: 0, key: record.key(), value: record.value() };
+        let copy = NewRecord { header, kept: None, ..copy_of(record) };
         // Where there is no room, somebody makes it who need not hurry.
         let placed = self.log.append(&copy).inspect_err(|_| self.wake_compactor())?;
         if placed.wants_ahead {
@@ -112,7 +115,7 @@ impl Core {
             // Whoever displaced it meanwhile has not seen this home.
             match is_live {
                 true => self.counters.add(Count::LiveBytesAdded, bytes, &guard),
-                false => self.log.note_dead(placed.location, bytes, Some(record.sequence())),
+                false => self.take_back_overtaken(&copy, placed.location),
             }
             return Ok(placed.location);
         }
@@ -131,13 +134,27 @@ impl Core {
     /// # Errors
     /// As for [`insert`](Self::insert); some may have been written.
     pub(crate) fn log_dirty(&self) -> Result<()> {
-        use std::sync::atomic::Ordering;
         if self.options.in_memory || !self.has_dirty.load(Ordering::Acquire) {
             return Ok(());
         }
-        // From here on volatile writes go to the log as well, so that none replaces a record that we have not met yet.
+        self.with_all_logged(|| Ok(()))
+    }
+
+    /// Does `then` while every record is in the log, and new ones go there as well.
+    ///
+    /// # Errors
+    /// As for [`log_dirty`](Self::log_dirty): it is not done then; and what `then` returns.
+    pub(crate) fn with_all_logged<R>(&self, then: impl FnOnce() -> Result<R>) -> Result<R> {
+        // From here on volatile writes go to the log, too, so that none replaces a record that we have not met yet.
         self.logging_dirty.fetch_add(1, Ordering::SeqCst);
         self.let_exchanges_count();
+        let done = if self.has_dirty.load(Ordering::Acquire) { self.log_all_dirty() } else { Ok(()) };
+        let done = done.and_then(|()| then());
+        self.logging_dirty.fetch_sub(1, Ordering::SeqCst);
+        done
+    }
+
+    fn log_all_dirty(&self) -> Result<()> {
         let mut result = Ok(());
         for block in 0..self.memory.blocks_end() {
             let logged = match self.log_dirty_of(block) {
@@ -146,7 +163,6 @@ impl Core {
             };
             result = result.and(logged);
         }
-        self.logging_dirty.fetch_sub(1, Ordering::SeqCst);
         result
     }
 
@@ -214,10 +230,8 @@ impl Core {
                 },
                 home => home,
             };
-            let header = Header { kind: record.kind(), sequence: record.sequence(), deadline_ms: record.deadline_ms() };
-            let copy = NewRecord { header, namespace: 0, key: record.key(), value: record.value() };
             let hash = self.log.keys().hash(record.key());
-            match self.memory.place(&copy, home, record.history(), false, &guard) {
+            match self.memory.place(&copy_of(&record), home, record.history(), false, &guard) {
                 Some(placed) => {
                     if self.index.exchange(hash, at, placed.location(), 0, &guard) {
                         placed.published();
@@ -232,7 +246,10 @@ impl Core {
 
     pub(crate) fn prepare_ahead(&self) {
         self.wake_compactor();
+        self.wake_hinter();
         self.wake_ahead();
+        self.wake_checkpoints();
+        self.look_behind();
     }
 
     /// Has the log readied by its thread.

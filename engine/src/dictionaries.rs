@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use thermocline_tiers::{
     Error, Guard, Location, Result, Value,
     log::{self, DICTIONARIES, Dictionary, Packed},
+    memory::Kept,
 };
 
 use crate::{engine::Core, found::Found, index::Look};
@@ -103,7 +104,8 @@ impl Core {
     /// [`Error::Corrupt`].
     pub(crate) fn value_bytes(&self, found: Found<'_>) -> Result<u64> {
         match found {
-            Found::Memory(record) => Ok(record.value().len() as u64),
+            // Of what a record keeps it is known what it weighs.
+            Found::Memory(record) => Ok(record.kept().map_or(record.value().len() as u64, Kept::value_bytes)),
             Found::Log(record, at) if record.header().kind == log::RecordKind::Packed => {
                 Packed::parse(record.stored()).map(|packed| packed.bytes()).map_err(|what| self.log.corrupt(at, what))
             }

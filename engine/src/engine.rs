@@ -14,13 +14,15 @@ use std::{
 };
 
 use thermocline_tiers::{
-    Error, Guard, Kind, Location, Result,
+    Address, Error, Guard, Kind, Location, Result,
     log::{self, Figures, Log, Survives},
     memory::Memory,
 };
 
 use crate::{
     budget::{Budget, INDEX_BYTES},
+    catalog::Namespaces,
+    checkpoint::Checkpoints,
     clock::{Clock, TimeSource},
     compact::Compaction,
     counters::{Count, Counters},
@@ -30,8 +32,10 @@ use crate::{
     insert::Durability,
     keeper::Keeper,
     medium::Medium,
+    pace::Feeling,
     pack::Compression,
     recover::{self, Recovery},
+    refresh::Refresher,
     seen::SeenTime,
     snapshot,
     worker::Worker,
@@ -57,10 +61,17 @@ pub struct Options {
     pub free_memory_target: Option<u64>,
     /// The most that the files of the log may take, reserved bytes included; at least four segments.
     pub disk_capacity: Option<u64>,
+    /// Segment slots that the log may use, each of 64 MiB of one segment: at most as many as there are.
+    pub segment_slots: usize,
     /// Compact behind the callers' backs.
     pub compacts: bool,
     /// Bytes of the log that the next process may have to read: with more, closing leaves it a snapshot of the index.
     pub snapshot_after: u64,
+    /// Bytes appended to the log after which a checkpoint hands the index on while the store is open, in case it is killed: those, or
+    /// four times what it takes to write, if that is more.
+    pub checkpoint_after: u64,
+    /// Bytes of records that a full segment has to have to get a hint; the highest number there is: none gets one.
+    pub hint_after: u64,
     /// How records are compressed that compaction moves.
     pub compression: Compression,
     /// So many small values there have to be before a dictionary is trained.
@@ -83,8 +94,11 @@ impl Default for Options {
             memory_capacity: 64 << 20,
             free_memory_target: None,
             disk_capacity: None,
+            segment_slots: Address::SLOTS,
             compacts: true,
             snapshot_after: 256 << 10,
+            checkpoint_after: 256 << 20,
+            hint_after: 1 << 20,
             compression: Compression::default(),
             dictionary_samples_min: 1_000,
             time_to_live: None,
@@ -107,17 +121,22 @@ pub struct Core {
     pub(crate) ahead: Worker,
     pub(crate) keeper: Keeper,
     pub(crate) compactor: Worker,
+    pub(crate) hinter: Worker,
     pub(crate) compaction: Mutex<Compaction>,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) feeling: Feeling,
     pub(crate) log: Arc<Log>,
     pub(crate) memory: Memory,
     pub(crate) budget: Budget,
     pub(crate) index: Index,
     pub(crate) dictionaries: Dictionaries,
+    pub(crate) namespaces: Namespaces,
     pub(crate) clock: Clock,
     pub(crate) seen_time: SeenTime,
     pub(crate) counters: Counters,
     pub(crate) recovery: Recovery,
     pub(crate) options: Options,
+    pub(crate) refresher: Refresher,
     /// Held to read by exchanges and volatile writes between being seen and counting, and taken to write before a flush.
     pub(crate) exchanging: RwLock<()>,
     /// Whether any entry ever had a deadline; without one the length needs no walk.
@@ -132,7 +151,7 @@ pub struct Core {
 impl Engine {
     /// Opens the store on `medium`: takes its lock, scans its segments, repairs what a crash left.
     ///
-    /// Reads what of the log no snapshot covers, several segments at a time: all of it, if the last process did not close the store.
+    /// Reads what of the log no snapshot covers and no hint tells of, several segments at a time.
     ///
     /// # Errors
     /// As [`Log::open`], [`Error::Option`], and [`thermocline_tiers::Error::IndexFull`].
@@ -143,6 +162,7 @@ impl Engine {
             read_only: options.read_only,
             create: options.create,
             disk_capacity: options.disk_capacity.filter(|_| !options.in_memory && !options.read_only),
+            slots: options.segment_slots,
         };
         let mut log = Log::open(medium.clone(), log_options.clone())?;
         if !snapshot::is_possible(&log) {
@@ -170,12 +190,16 @@ impl Engine {
             ahead: Worker::new("thermocline-ahead"),
             keeper: Keeper::new(options.memory_capacity),
             compactor: Worker::new("thermocline-compact"),
+            hinter: Worker::new("thermocline-hint"),
             compaction: Mutex::default(),
+            checkpoints: Checkpoints::new(options.checkpoint_after, recovered.bytes),
+            feeling: Feeling::default(),
             log,
             memory,
             budget: Budget::new(options.memory_capacity),
             index,
             dictionaries: Dictionaries::default(),
+            namespaces: Namespaces::default(),
             clock: Clock::new(options.time.clone(), recovered.last_sequence),
             seen_time: SeenTime::new(recovered.last_sequence),
             counters,
@@ -184,13 +208,19 @@ impl Engine {
             logging_dirty: AtomicUsize::new(0),
             recovery: recovered,
             options,
+            refresher: Refresher::default(),
             exchanging: RwLock::new(()),
             this: this.clone(),
         });
         core.start_keeping();
+        if core.recovery.has_deadlines && !core.options.read_only {
+            // What was written before expires, too.
+            core.start_janitor();
+        }
         if core.log.has_dead() || core.recovery.has_deadlines || core.log.lacks_room() {
             core.wake_compactor();
         }
+        core.wake_hinter();
         Ok(Self { core, is_closed: false })
     }
 
@@ -254,7 +284,7 @@ impl Core {
     /// The number of entries: exact, and a walk over the index if entries can expire or damage was found. Those whose
     /// records are damaged are not counted.
     pub fn len(&self) -> u64 {
-        match self.has_deadlines.load(Ordering::Relaxed) || self.log.is_damaged() {
+        match self.has_deadlines.load(Ordering::Relaxed) || self.log.is_damaged() || self.has_namespaces() {
             true => self.keys().filter(Result::is_ok).count() as u64,
             false => self.len_estimate(),
         }
@@ -265,7 +295,7 @@ impl Core {
         self.keys().next().is_none()
     }
 
-    /// The number of entries, expired ones that were not written again included. Never walks.
+    /// The number of entries, those of namespaces and expired ones that were not written again included. Never walks.
     pub fn len_estimate(&self) -> u64 {
         // What went is summed first: a key that comes and goes meanwhile is not counted as going alone.
         let taken = self.counters.sum(Count::Taken);
@@ -305,7 +335,10 @@ impl Core {
     }
 
     fn end(&self, durable: bool) -> Result<()> {
-        self.compactor.stop();
+        let workers = [self.namespaces.worker(), self.checkpoints.worker(), &self.compactor, &self.hinter];
+        // All of them first: one may wait for what another holds.
+        workers.iter().for_each(|worker| worker.end());
+        workers.iter().for_each(|worker| worker.stop());
         self.stop_keeping();
         self.ahead.stop();
         let logged = self.log_dirty().and(self.end_compaction());
@@ -315,6 +348,6 @@ impl Core {
             false => Ok(()),
         };
         self.log.close(durable).and(noted).and(logged)?;
-        if durable { self.save_index() } else { Ok(()) }
+        if durable { self.hand_on_at_close() } else { Ok(()) }
     }
 }

@@ -66,7 +66,7 @@ impl Core {
             if new.is_none() && sequence.is_none() {
                 return Ok(Ok(header.sequence));
             }
-            let record = NewRecord { header, namespace: 0, key, value: new.unwrap_or_default() };
+            let record = NewRecord { header, namespace: 0, key, value: new.unwrap_or_default(), kept: None };
             let seen = found.map(|(at, _)| at);
             let is_ours = match self.options.in_memory {
                 true => self.try_exchange_in_memory(hash, &record, seen, &guard)?,

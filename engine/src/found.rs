@@ -5,7 +5,7 @@
 
 use thermocline_tiers::{
     Error, Guard, Kind, Location, Result,
-    log::{self, DICTIONARIES, Log, RecordKind},
+    log::{self, DICTIONARIES, Header, Log, NewRecord, RecordKind},
     memory::{self, Memory},
 };
 
@@ -47,6 +47,13 @@ impl<'a> Found<'a> {
         match self {
             Self::Memory(record) => record.sequence(),
             Self::Log(record, _) => record.header().sequence,
+        }
+    }
+
+    pub(crate) fn header(&self) -> Header {
+        match self {
+            Self::Memory(record) => header_of(record),
+            Self::Log(record, _) => record.header(),
         }
     }
 
@@ -130,12 +137,11 @@ impl Tiers<'_> {
     }
 
     fn logged_at(&self, at: Location) -> Logged {
-        let logged = |record: log::Record<'_>| {
-            let sequence = Some(record.header().sequence).filter(|_| record.header().kind.is_value());
-            Logged { at, bytes: record.bytes().next_multiple_of(8), sequence }
-        };
-        // Of one that cannot be read the worst is believed: that it is older than everything.
-        self.log.read_unchecked(at, logged).unwrap_or(Logged { at, bytes: 0, sequence: Some(0) })
+        let logged =
+            |record: log::Record<'_>| Logged { at, bytes: record.bytes().next_multiple_of(8), header: record.header() };
+        // Of one that cannot be read the worst is believed: that it is older than everything, and lives for ever.
+        let worst = Header { kind: RecordKind::Value, sequence: 0, deadline_ms: 0 };
+        self.log.read_unchecked(at, logged).unwrap_or(Logged { at, bytes: 0, header: worst })
     }
 
     /// The record of the log that one in memory has for its home; `None` while it is dirty.
@@ -144,9 +150,19 @@ impl Tiers<'_> {
         Some(match record.kind() {
             // What it takes there only the record there knows.
             RecordKind::Packed => self.logged_at(at),
-            _ => Logged { at, bytes: record.log_bytes(), sequence: Some(record.sequence()) },
+            _ if record.kept().is_some() => self.logged_at(at),
+            _ => Logged { at, bytes: record.log_bytes(), header: header_of(record) },
         })
     }
+}
+
+/// A record in memory as it is to be placed again, there or in the log.
+pub(crate) fn copy_of<'a>(record: &memory::Record<'a>) -> NewRecord<'a> {
+    NewRecord { header: header_of(record), namespace: 0, key: record.key(), value: record.value(), kept: record.kept() }
+}
+
+fn header_of(record: &memory::Record<'_>) -> Header {
+    Header { kind: record.kind(), sequence: record.sequence(), deadline_ms: record.deadline_ms() }
 }
 
 /// A record of the log, as it counts.
@@ -154,8 +170,20 @@ impl Tiers<'_> {
 pub(crate) struct Logged {
     pub(crate) at: Location,
     pub(crate) bytes: u64,
-    /// Of a value.
-    pub(crate) sequence: Option<u64>,
+    pub(crate) header: Header,
+}
+
+impl Logged {
+    /// Whether it may live on if what took its place was gone by its deadline.
+    pub(crate) fn outlives(&self, successor: &Header) -> bool {
+        outlives(&self.header, successor)
+    }
+}
+
+/// Whether a value may live on if its successor was gone: a removal, or what expires earlier.
+pub(crate) fn outlives(value: &Header, successor: &Header) -> bool {
+    let never_first = |header: &Header| header.deadline_ms.wrapping_sub(1);
+    !successor.kind.is_value() || never_first(value) > never_first(successor)
 }
 
 impl Records for Tiers<'_> {

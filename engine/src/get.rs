@@ -6,7 +6,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use thermocline_tiers::{Guard, Kind, Location, Result, Value, memory};
+use thermocline_tiers::{
+    Guard, Kind, Location, Result, Value,
+    memory::{self, Kept},
+};
 
 use crate::{
     Tier, clock,
@@ -192,7 +195,7 @@ impl Core {
 
     /// The record of `key`, if its slot is the first whose tag agrees, it is in memory, and never expires.
     #[inline(always)]
-    fn first_in_memory<'a>(&'a self, hash: u64, key: &[u8], guard: &'a Guard) -> Option<memory::Record<'a>> {
+    pub(crate) fn first_in_memory<'a>(&'a self, hash: u64, key: &[u8], guard: &'a Guard) -> Option<memory::Record<'a>> {
         let at = self.index.first_candidate(hash).filter(|at| at.kind() == Kind::Memory)?;
         let record = self.memory.record(at, guard)?;
         (is_same(record.key(), key) && !record.expires()).then_some(record)
@@ -207,6 +210,26 @@ impl Core {
         guard: &Guard,
         take: impl FnOnce(Found<'_>) -> Result<R>,
     ) -> Result<Option<R>> {
+        let (at, taken) = self.look_for(hash, key, trace, guard, take)?;
+        if let (Some(Ok(_)), Trace::Full) = (&taken, trace) {
+            match at.kind() {
+                Kind::Memory => self.count_access(Count::HitMemory, guard),
+                _ => self.found_in_log(hash, at, None, guard),
+            }
+        }
+        taken.transpose()
+    }
+
+    /// Takes what is wanted of the living record of `key`; says where it is. A miss is counted, a hit is not.
+    #[inline]
+    pub(crate) fn look_for<R>(
+        &self,
+        hash: u64,
+        key: &[u8],
+        trace: Trace,
+        guard: &Guard,
+        take: impl FnOnce(Found<'_>) -> Result<R>,
+    ) -> Result<(Location, Option<Result<R>>)> {
         // What is taken, or why it cannot be, is as long as an error: it goes straight to where it is returned from.
         let (mut take, mut taken) = (Some(take), None);
         let tiers = self.tiers(guard);
@@ -226,43 +249,36 @@ impl Core {
         })?;
         let Some(at) = found else {
             self.count_miss(Count::MissAbsent, trace, guard);
-            return Ok(None);
+            return Ok((Location::nothing(), None));
         };
-        match &taken {
-            None => {
-                let count = if at.kind() == Kind::Removed { Count::MissRemoved } else { Count::MissExpired };
-                self.count_miss(count, trace, guard);
-            }
-            Some(Ok(_)) if trace == Trace::Full && at.kind() == Kind::Memory => {
-                self.count_access(Count::HitMemory, guard);
-            }
-            Some(Ok(_)) if trace == Trace::Full => self.found_in_log(hash, at, guard),
-            Some(_) => {}
+        if taken.is_none() {
+            let count = if at.kind() == Kind::Removed { Count::MissRemoved } else { Count::MissExpired };
+            self.count_miss(count, trace, guard);
         }
-        taken.transpose()
+        Ok((at, taken))
     }
 
     #[inline]
-    fn count_miss(&self, count: Count, trace: Trace, guard: &Guard) {
+    pub(crate) fn count_miss(&self, count: Count, trace: Trace, guard: &Guard) {
         if trace == Trace::Full {
             self.counters.add(count, 1, guard);
         }
     }
 
-    /// A hit in the log: counted, remembered, and brought to memory.
+    /// A hit in the log: counted, remembered, and brought to memory, with what is `kept` of it.
     #[inline(never)]
-    fn found_in_log(&self, hash: u64, at: Location, guard: &Guard) {
+    pub(crate) fn found_in_log(&self, hash: u64, at: Location, kept: Option<&Kept>, guard: &Guard) {
         self.count_access(Count::HitLog, guard);
         let at = if at.is_unverified() { self.note_verified(hash, at, guard) } else { at };
         if self.budget.capacity() > 0 {
-            self.promote(hash, at, guard);
+            self.promote(hash, at, kept, guard);
         }
     }
 }
 
 impl Core {
     /// Has the slot say that the record at `at`, which has just been held against its checksum, need not be again.
-    fn note_verified(&self, hash: u64, at: Location, guard: &Guard) -> Location {
+    pub(crate) fn note_verified(&self, hash: u64, at: Location, guard: &Guard) -> Location {
         let verified = at.as_verified();
         let history = self.index.touch(hash, at, guard, |history| history).unwrap_or(0);
         // Whoever has changed the slot meanwhile has said something newer.
@@ -272,7 +288,7 @@ impl Core {
 
 /// What a look leaves behind.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Trace {
+pub(crate) enum Trace {
     /// Counts, history, a promotion.
     Full,
     /// Nothing.

@@ -4,9 +4,13 @@
 //! or time; it asks its caller whether a location belongs to the key. Invariant: a key is published in
 //! at most one slot of the pages that readers can reach, and a slot keeps its key while its page lives.
 
+mod forget;
 mod growth;
 mod page;
+mod pages;
 mod pool;
+mod prepared;
+mod search;
 mod stored;
 #[cfg(test)]
 mod tests;
@@ -21,9 +25,10 @@ use thermocline_tiers::{
 
 use crate::sync::{AtomicU32, AtomicU64, Mutex, Ordering, yield_now};
 use page::{home, is_full};
+use pages::Pages;
 use pool::{Pool, Run};
 use stored::Stored;
-pub(crate) use stored::{Layout, Source};
+pub(crate) use stored::{Layout, Save, Source};
 
 const SHARDS: usize = if cfg!(loom) { 1 } else { 16 };
 /// Hash bits that choose a shard.
@@ -127,84 +132,11 @@ struct Place {
     tag: Tag,
 }
 
-/// A search for a key, between two buckets.
-#[derive(Clone, Copy)]
-struct Search<'a> {
-    hash: u64,
-    place: Place,
-    /// The bucket, and how many were looked into before.
-    at: usize,
-    passed: usize,
-    bucket: &'a Bucket,
-    /// Slots in it whose tag may agree and that were not looked at.
-    left: u32,
-}
-
-impl Search<'_> {
-    #[inline]
-    fn next_candidate(&mut self) -> Option<Location> {
-        while self.left != 0 {
-            let word = self.bucket.word(self.left);
-            self.left &= self.left - 1;
-            if word.tag().matches(self.place.tag)
-                && let Some(at) = word.location()
-            {
-                return Some(at);
-            }
-        }
-        None
-    }
-}
-
 /// A slot, what it says, and its number in its page.
 enum Target<'a> {
     Slot(&'a Slot, Word, usize),
     Full,
     Moved,
-}
-
-/// How many pages a shard has: 2^level + split. Packed as the lowest hash bits that are not split yet, `split` in the
-/// highest `level` bits, and the level in the lowest six.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Pages(u64);
-
-impl Pages {
-    const LEVEL: u64 = 63;
-
-    #[inline]
-    fn level(self) -> u32 {
-        (self.0 & Self::LEVEL) as u32
-    }
-
-    fn split(self) -> u64 {
-        self.0 >> 1 >> (63 - self.level())
-    }
-
-    fn count(self) -> u64 {
-        (1 << self.level()) + self.split()
-    }
-
-    fn one_more(self) -> Self {
-        let (level, split) = (self.level(), self.split() + 1);
-        if split >> level == 1 { Self::of(level + 1, 0) } else { Self::of(level, split) }
-    }
-
-    fn of(level: u32, split: u64) -> Self {
-        Self(split << 1 << (63 - level) | u64::from(level))
-    }
-
-    /// The level of the page that the hash bits `rest` belong to: one more below what was split already.
-    #[inline]
-    fn level_of(self, rest: u64) -> u32 {
-        self.level() + u32::from(rest < self.0 & !Self::LEVEL)
-    }
-
-    /// The page that the hash bits `rest` belong to, 2^level and the highest bits, and its level.
-    #[inline]
-    fn id_of(self, rest: u64) -> (u64, u32) {
-        let level = self.level_of(rest);
-        ((rest >> 1 | 1 << 63) >> (63 - level), level)
-    }
 }
 
 #[derive(Debug)]
@@ -289,85 +221,6 @@ impl Index {
         let (shard, rest) = shard_of(hash);
         let (node, level, seen) = self.node(shard, rest);
         Some(Place { shard, node, run: Run::unpack(seen)?, tag: Tag::of(rest << level) })
-    }
-
-    /// Calls `is` with each location whose tag agrees, until it returns something.
-    ///
-    /// Looks again if the page was replaced meanwhile and nothing was found: its memory may have been given to another
-    /// one. What was found was the key's at some time during the call either way. Never waits. Costs one or two cache
-    /// lines and, per location, what `is` reads; a location of another key is shown with probability 2⁻¹⁵.
-    ///
-    /// # Errors
-    /// What `is` returns.
-    #[inline]
-    pub(crate) fn find<R>(
-        &self,
-        hash: u64,
-        _guard: &Guard,
-        mut is: impl FnMut(Location) -> Result<Look<R>>,
-    ) -> Result<Option<R>> {
-        let mut search = self.search(hash)?;
-        loop {
-            while let Some(at) = search.next_candidate() {
-                match is(at)? {
-                    Look::Other => {}
-                    Look::Found(found) => return Ok(Some(found)),
-                    Look::Moved => search = self.search(hash)?,
-                }
-            }
-            match self.search_on(search)? {
-                Some(next) => search = next,
-                None => return Ok(None),
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn search(&self, hash: u64) -> Result<Search<'_>> {
-        Ok(self.search_in(self.place(hash)?, hash))
-    }
-
-    #[inline(always)]
-    fn search_in(&self, place: Place, hash: u64) -> Search<'_> {
-        let at = home(place.tag, place.run.buckets);
-        let bucket = self.pool.bucket(place.run, at);
-        Search { hash, place, at, passed: 0, bucket, left: bucket.candidates(place.tag) }
-    }
-
-    /// The next bucket to look into; `None` if the key is in none of them.
-    #[inline]
-    fn search_on<'a>(&'a self, search: Search<'a>) -> Result<Option<Search<'a>>> {
-        if search.bucket.is_open() && self.is_current(search.place.node, search.place.run) {
-            return Ok(None);
-        }
-        self.search_elsewhere(search)
-    }
-
-    /// Apart from the common case, which is so short that a processor can look ahead to the next call.
-    #[inline(never)]
-    fn search_elsewhere<'a>(&'a self, search: Search<'a>) -> Result<Option<Search<'a>>> {
-        let Search { hash, place, at, passed, bucket, .. } = search;
-        let buckets = place.run.buckets as usize;
-        if bucket.is_open() || passed + 1 == buckets {
-            return (!self.is_current(place.node, place.run)).then(|| self.search(hash)).transpose();
-        }
-        let at = if at + 1 == buckets { 0 } else { at + 1 };
-        let bucket = self.pool.bucket(place.run, at);
-        Ok(Some(Search { at, passed: passed + 1, bucket, left: bucket.candidates(place.tag), ..search }))
-    }
-
-    /// The first location whose tag agrees, in the bucket where the search starts: nearly always the key's, if it has one.
-    /// Reads no file.
-    #[inline]
-    pub(crate) fn first_candidate(&self, hash: u64) -> Option<Location> {
-        self.search_in(self.place_at_once(hash)?, hash).next_candidate()
-    }
-
-    /// Asks for the cache line where the search for a hash starts.
-    #[inline]
-    pub(crate) fn prefetch(&self, hash: u64) {
-        let Some(place) = self.place_at_once(hash) else { return };
-        self.pool.bucket(place.run, home(place.tag, place.run.buckets)).prefetch();
     }
 
     /// Whether a page has been its node's since it was looked up; to be asked after its slots were loaded.
@@ -567,10 +420,7 @@ impl Index {
     /// # Errors
     /// What fetching a stored page says.
     pub(crate) fn page_at(&self, cursor: Cursor, _guard: &Guard, into: &mut Vec<Location>) -> Result<Option<Cursor>> {
-        let Cursor { shard, rest } = cursor;
-        if shard == SHARDS {
-            return Ok(None);
-        }
+        let Some((shard, rest)) = cursor.place() else { return Ok(None) };
         let level = loop {
             let (node, level, run) = self.page(shard, rest)?;
             into.extend(
@@ -585,15 +435,11 @@ impl Index {
             }
             into.clear();
         };
-        let next = (rest >> 1 >> (63 - level)) + 1;
-        let is_last = next >> level != 0;
-        let behind =
-            if is_last { Cursor { shard: shard + 1, rest: 0 } } else { Cursor { shard, rest: next << (64 - level) } };
-        Ok(Some(behind))
+        Ok(Some(cursor.next(level)))
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 impl Index {
     /// Holds the structure against its invariants. No writer may be active.
     fn check_invariants(&self) {
@@ -632,4 +478,19 @@ impl Index {
 pub(crate) struct Cursor {
     shard: usize,
     rest: u64,
+}
+
+impl Cursor {
+    /// The shard and the hash bits of the page; `None` behind the last.
+    fn place(self) -> Option<(usize, u64)> {
+        (self.shard < SHARDS).then_some((self.shard, self.rest))
+    }
+
+    /// Behind its page, which is of this level.
+    fn next(self, level: u32) -> Self {
+        let Self { shard, rest } = self;
+        let next = (rest >> 1 >> (63 - level)) + 1;
+        let is_last = next >> level != 0;
+        if is_last { Self { shard: shard + 1, rest: 0 } } else { Self { shard, rest: next << (64 - level) } }
+    }
 }

@@ -1,7 +1,7 @@
-//! Insert and remove: place a record in the log and in memory, publish it in the key's slot, count what it displaced.
+//! Insert: place a record in the log and in memory, publish it in the key's slot, count what it displaced.
 //!
-//! Holds the rule that a key's sequence never goes down: a write that meets a higher one is done. `remove` places a
-//! tombstone instead of a value.
+//! Holds the rule that a key's sequence never goes down: a write that meets a higher one is done. `remove.rs` places a tombstone instead
+//! of a value, by the same steps.
 
 use std::{
     cell::Cell,
@@ -12,7 +12,7 @@ use std::{
 use thermocline_tiers::{
     Error, Guard, Kind, Location, Result,
     log::{self, Header, NewRecord, RecordKind, Survives},
-    memory::{self, Memory},
+    memory::{self, Kept, Memory},
 };
 
 use crate::{
@@ -45,6 +45,13 @@ impl Durability {
     }
 }
 
+/// What a write took the place of: what the slot named, and where that stands in the log.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Displaced {
+    at: Location,
+    logged: Option<Location>,
+}
+
 /// What a write says besides key and value. What is not said is as the store has it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -65,6 +72,13 @@ impl Attributes {
     #[must_use]
     pub fn ttl(mut self, ttl: Duration) -> Self {
         self.ttl = Some(ttl);
+        self
+    }
+
+    /// The entry never expires, whatever the store says of those that say nothing.
+    #[must_use]
+    pub fn never(mut self) -> Self {
+        self.ttl = Some(Duration::MAX);
         self
     }
 
@@ -96,30 +110,47 @@ impl Core {
     /// [`Error::NeverFits`], [`Error::DiskCapacity`], [`Error::Io`]: nothing was written then, or at least nothing that counts.
     #[inline]
     pub fn insert(&self, key: &[u8], value: &[u8], attributes: &Attributes) -> Result<()> {
-        match self.insert_once(key, value, attributes) {
-            Err(full @ Error::DiskCapacity { .. }) => self.with_room(full, || self.insert_once(key, value, attributes)),
+        self.insert_kept(key, value, None, attributes).map(drop)
+    }
+
+    /// As [`insert`](Self::insert); memory is to keep what is `kept` in the place of the value. Returns the sequence.
+    #[inline]
+    pub(crate) fn insert_kept(
+        &self,
+        key: &[u8],
+        value: &[u8],
+        kept: Option<&Kept>,
+        attributes: &Attributes,
+    ) -> Result<u64> {
+        self.wait_behind();
+        let insert = || self.insert_once(key, value, kept, attributes);
+        match insert() {
+            Err(full @ Error::DiskCapacity { .. }) => self.with_room(full, insert),
+            Err(refused) => Err(self.told_of(refused)),
             done => done,
         }
     }
 
     #[inline]
-    fn insert_once(&self, key: &[u8], value: &[u8], attributes: &Attributes) -> Result<()> {
+    fn insert_once(&self, key: &[u8], value: &[u8], kept: Option<&Kept>, attributes: &Attributes) -> Result<u64> {
         let deadline_ms = self.deadline_ms(attributes.ttl)?;
         let guard = Guard::pin();
         let hash = self.log.keys().hash(key);
         // The index's line comes while the record is copied.
         self.index.prefetch(hash);
         let header = Header { kind: RecordKind::Value, sequence: self.clock.draw(1), deadline_ms };
-        let record = NewRecord { header, namespace: 0, key, value };
+        let began = self.feeling.begin(header.sequence);
+        let record = NewRecord { header, namespace: 0, key, value, kept };
         let durability = attributes.durability.unwrap_or(self.options.durability);
         if self.options.in_memory {
-            return self.write_in_memory(hash, &record, &guard);
+            return self.write_in_memory(hash, &as_kept(&record), &guard).map(|()| header.sequence);
         }
         if durability == Durability::Volatile && self.write_volatile(hash, &record, &guard)? {
-            return Ok(());
+            return Ok(header.sequence);
         }
         self.write(hash, &record, durability.survives(), &guard)?;
-        Ok(())
+        self.feeling.end(began);
+        Ok(header.sequence)
     }
 
     pub(crate) fn deadline_ms(&self, ttl: Option<Duration>) -> Result<u64> {
@@ -139,7 +170,13 @@ impl Core {
     /// After a failed flush the record is published all the same: it is in the log, and the next process may find it
     /// there, so the next read shall find it too.
     #[inline]
-    fn write(&self, hash: u64, record: &NewRecord<'_>, survives: Survives, guard: &Guard) -> Result<Option<Location>> {
+    pub(crate) fn write(
+        &self,
+        hash: u64,
+        record: &NewRecord<'_>,
+        survives: Survives,
+        guard: &Guard,
+    ) -> Result<Option<Location>> {
         let known = self.known(hash, record.key, guard)?;
         let (placed, durable) = match survives {
             Survives::Kill => (self.log.append(record)?, Ok(())),
@@ -220,16 +257,14 @@ impl Core {
     ) -> Result<Option<Location>> {
         let home = logged.location;
         let enters = record.header.kind.is_value() && self.budget.capacity() > 0;
-        let placed = if enters { self.place_in_memory(record, Some(home), 0, guard) } else { None };
+        let placed = if enters { self.place_in_memory(&as_kept(record), Some(home), 0, guard) } else { None };
         let at = placed.as_ref().map_or(home, memory::Placed::location);
         let published = match self.publish(hash, record, at, known, guard) {
             Ok(published) => published,
             Err(error) => {
                 // Nobody sees the record; it must not turn up in the next process either. If the disk refuses that
                 // as well, it may.
-                if self.log.revoke(home, record).is_err() {
-                    self.note_needless(record, home);
-                }
+                self.take_back_overtaken(record, home);
                 return Err(error);
             }
         };
@@ -238,10 +273,13 @@ impl Core {
         }
         let displaced = self.count_published(record, published, record.bytes(), guard);
         if published == Published::Kept {
-            self.note_needless(record, home);
+            self.take_back_overtaken(record, home);
         }
         self.settle_placed(placed, published, guard);
-        Ok(displaced)
+        if let (RecordKind::Tombstone, Some(Displaced { logged: Some(old), .. })) = (record.header.kind, displaced) {
+            self.stand_behind(hash, record, home, old, guard)?;
+        }
+        Ok(displaced.map(|displaced| displaced.at))
     }
 
     /// Has the key's slot name `at` unless a newer record is there, and hands the key's history on.
@@ -312,7 +350,7 @@ impl Core {
         published: Published,
         logged: u64,
         guard: &Guard,
-    ) -> Option<Location> {
+    ) -> Option<Displaced> {
         let displaced = match published {
             Published::Kept => {
                 self.counters.add(Count::BytesWritten, logged, guard);
@@ -324,7 +362,7 @@ impl Core {
         let was_there = displaced.is_some_and(|old| old.kind() != Kind::Removed);
         let needless = displaced.and_then(|old| self.take_displaced(old, guard));
         if let Some(needless) = needless {
-            self.log.note_dead(needless.at, needless.bytes, needless.sequence);
+            self.log.note_dead(needless.at, needless.bytes, &needless.header, needless.outlives(&record.header));
         }
         let is_value = record.header.kind.is_value();
         let counts = [
@@ -336,14 +374,19 @@ impl Core {
             (Count::LiveBytesTaken, needless.filter(|_| was_there).map_or(0, |needless| needless.bytes)),
         ];
         self.counters.add_all(counts, guard);
-        displaced
+        displaced.map(|at| Displaced { at, logged: needless.map(|needless| needless.at) })
     }
 
-    /// Says that a record was written that its key does not need.
+    /// Makes nothing of a record that somebody has overtaken, or that could not be published. Perhaps it was a removal that overtook
+    /// it, and nobody knows of that any more by the time that a checkpoint leaves its segment out.
     #[cold]
-    fn note_needless(&self, record: &NewRecord<'_>, at: Location) {
-        let sequence = Some(record.header.sequence).filter(|_| record.header.kind.is_value());
-        self.log.note_dead(at, record.bytes(), sequence);
+    pub(crate) fn take_back_overtaken(&self, record: &NewRecord<'_>, at: Location) {
+        // A hole that is no void: from here on no snapshot is written.
+        if self.log.revoke(at, record).is_ok() {
+            return;
+        }
+        // By what it was overtaken nobody has looked.
+        self.log.note_dead(at, record.bytes(), &record.header, true);
     }
 
     /// Lets go from memory what no slot names any more; returns what it was in the log.
@@ -356,57 +399,10 @@ impl Core {
         self.memory.retire(old, guard);
         self.tiers(guard).home_of(&record)
     }
+}
 
-    /// Removes `key`; `true` if it was there. Writes nothing for a key that is not.
-    ///
-    /// # Errors
-    /// As for [`insert`](Self::insert).
-    pub fn remove(&self, key: &[u8]) -> Result<bool> {
-        match self.remove_once(key) {
-            Err(full @ Error::DiskCapacity { .. }) => self.with_room(full, || self.remove_once(key)),
-            done => done,
-        }
-    }
-
-    fn remove_once(&self, key: &[u8]) -> Result<bool> {
-        let guard = Guard::pin();
-        let hash = self.log.keys().hash(key);
-        if !self.is_there(hash, key, &guard)? {
-            return Ok(false);
-        }
-        if self.options.in_memory {
-            return self.remove_from_memory(hash, key, &guard);
-        }
-        let header = Header { kind: RecordKind::Tombstone, sequence: self.clock.draw(1), deadline_ms: 0 };
-        let record = NewRecord { header, namespace: 0, key, value: &[] };
-        let displaced = self.write(hash, &record, self.options.durability.survives(), &guard)?;
-        Ok(displaced.is_some_and(|old| old.kind() != Kind::Removed))
-    }
-
-    /// Removes a key from a store without a log; `true` if it was there.
-    pub(crate) fn remove_from_memory(&self, hash: u64, key: &[u8], guard: &Guard) -> Result<bool> {
-        loop {
-            let found = self.index.find(hash, guard, |at| {
-                self.tiers(guard).read(at, |record| if record.is_of(key) { Look::Found(at) } else { Look::Other })
-            })?;
-            let Some(at) = found else { return Ok(false) };
-            if self.index.exchange(hash, at, Location::nothing(), 0, guard) {
-                self.counters.add_all([(Count::Removal, 1), (Count::Taken, 1)], guard);
-                self.memory.retire(at, guard);
-                return Ok(true);
-            }
-        }
-    }
-
-    /// Whether a key has an entry that can be removed: a living one, or a damaged one.
-    pub(crate) fn is_there(&self, hash: u64, key: &[u8], guard: &Guard) -> Result<bool> {
-        let found = self.index.find(hash, guard, |at| {
-            self.tiers(guard).read_to_replace(at, |record| match record {
-                Some(record) if !record.is_of(key) => Look::Other,
-                Some(record) => Look::Found(self.is_living(at, &record)),
-                None => Look::Found(true),
-            })
-        })?;
-        Ok(found == Some(true))
-    }
+/// A record whose value memory need not have: the log has it, or nobody asks for it.
+#[inline]
+fn as_kept<'a>(record: &NewRecord<'a>) -> NewRecord<'a> {
+    NewRecord { value: if record.kept.is_some() { &[] } else { record.value }, ..*record }
 }

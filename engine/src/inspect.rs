@@ -14,7 +14,13 @@ use thermocline_tiers::{
     log::{DICTIONARIES, RecordKind, medium::Medium, scan::Found as Scanned},
 };
 
-use crate::{counters::Count, engine::Core, recover::Recovery, worker::Worker};
+use crate::{
+    catalog::{is_of_catalog, named},
+    counters::Count,
+    engine::Core,
+    recover::Recovery,
+    worker::Worker,
+};
 
 /// Reads that found something, by tier.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,6 +46,8 @@ pub struct Misses {
     pub removed: u64,
     /// The entry has expired.
     pub expired: u64,
+    /// The entry of a cache is damaged, or could not be decoded.
+    pub unreadable: u64,
 }
 
 /// The log in figures.
@@ -54,12 +62,22 @@ pub struct LogStats {
     pub bytes: u64,
     /// Bytes of records that are somebody's newest.
     pub live_bytes: u64,
+    /// What part of `bytes` those are; 1 of a log without files.
+    pub live_ratio: f64,
     /// Bytes appended since the store was opened.
     pub bytes_written: u64,
-    /// Bytes of records that compaction has copied since then.
+    /// Bytes of segments that compaction has gone over since then.
+    pub bytes_scanned: u64,
+    /// Bytes of records that it has copied.
     pub bytes_compacted: u64,
     /// Bytes of files that it has given back.
     pub bytes_reclaimed: u64,
+    /// Bytes of hints and snapshots that were written since then, so that opening is quick.
+    pub bytes_beside: u64,
+    /// Bytes written, all of the three, for each byte appended; 1 if none was.
+    pub write_amplification: f64,
+    /// Entries that have left the log because they had expired.
+    pub expired: u64,
     /// What it has made of a byte of values that it has compressed: 0.3 is less than a third. 1 if it has compressed none.
     pub compression_ratio: f64,
     /// How long that has taken, the training of dictionaries included.
@@ -92,6 +110,8 @@ pub enum Reason {
     Manual,
     /// The log takes as much of the disk as it may: the entry is gone.
     DiskCapacity,
+    /// Its namespace had more than it may have: the entry is gone.
+    Bound,
     /// It did not get in: too large, or no room in time.
     Rejected,
 }
@@ -103,6 +123,7 @@ impl Reason {
             Count::EvictedPressure => Self::Pressure,
             Count::EvictedManual => Self::Manual,
             Count::EvictedDiskCapacity => Self::DiskCapacity,
+            Count::EvictedBound => Self::Bound,
             Count::Rejected => Self::Rejected,
             _ => Self::Capacity,
         }
@@ -115,6 +136,8 @@ impl Reason {
 pub struct Eviction {
     /// Its key.
     pub key: Vec<u8>,
+    /// Its namespace; `None` is the unnamed one.
+    pub namespace: Option<String>,
     /// Why it left.
     pub reason: Reason,
     /// When.
@@ -127,6 +150,8 @@ pub struct Eviction {
 pub struct HotKey {
     /// The key.
     pub key: Vec<u8>,
+    /// Its namespace; `None` is the unnamed one.
+    pub namespace: Option<String>,
     /// How often it came, as far as that is remembered: a rough logarithmic count.
     pub access_count: u64,
 }
@@ -145,6 +170,8 @@ pub struct Evictions {
     pub manual: u64,
     /// [`Reason::DiskCapacity`]: those are gone.
     pub disk_capacity: u64,
+    /// [`Reason::Bound`]: those are gone.
+    pub bound: u64,
     /// [`Reason::Rejected`].
     pub rejected: u64,
 }
@@ -241,13 +268,17 @@ impl Core {
         let live_bytes_taken = sum(Count::LiveBytesTaken);
         let extent = self.log.extent();
         let (absent, removed, expired) = (sum(Count::MissAbsent), sum(Count::MissRemoved), sum(Count::MissExpired));
+        let unreadable = sum(Count::MissUnreadable);
         let mut problems = self.health().problems;
         problems.extend(extent.as_ref().err().map(ToString::to_string));
         let extent = extent.unwrap_or_default();
         let usage = self.memory.usage();
+        let live_bytes = sum(Count::LiveBytesAdded).saturating_sub(live_bytes_taken);
+        let (bytes_written, bytes_compacted) = (sum(Count::BytesWritten), sum(Count::BytesCompacted));
+        let bytes_beside = self.log.bytes_beside();
         Stats {
             hits: Hits { memory: sum(Count::HitMemory), log: sum(Count::HitLog), ..Hits::default() },
-            misses: Misses { total: absent + removed + expired, absent, removed, expired },
+            misses: Misses { total: absent + removed + expired + unreadable, absent, removed, expired, unreadable },
             insertions: sum(Count::Insertion),
             removals: sum(Count::Removal),
             evictions: Evictions {
@@ -256,6 +287,7 @@ impl Core {
                 pressure: sum(Count::EvictedPressure),
                 manual: sum(Count::EvictedManual),
                 disk_capacity: sum(Count::EvictedDiskCapacity),
+                bound: sum(Count::EvictedBound),
                 rejected: sum(Count::Rejected),
             },
             promotions: sum(Count::Promotion),
@@ -270,14 +302,16 @@ impl Core {
                 records: if self.options.in_memory { 0 } else { self.len_estimate() },
                 segments: extent.segments,
                 bytes: extent.bytes,
-                live_bytes: sum(Count::LiveBytesAdded).saturating_sub(live_bytes_taken),
-                bytes_written: sum(Count::BytesWritten),
-                bytes_compacted: sum(Count::BytesCompacted),
+                live_bytes,
+                live_ratio: ratio(live_bytes, extent.bytes),
+                bytes_written,
+                bytes_scanned: sum(Count::BytesScanned),
+                bytes_compacted,
                 bytes_reclaimed: sum(Count::BytesReclaimed),
-                compression_ratio: match sum(Count::BytesBeforePacking) {
-                    0 => 1.0,
-                    bytes => sum(Count::BytesPacked) as f64 / bytes as f64,
-                },
+                bytes_beside,
+                write_amplification: ratio(bytes_written + bytes_compacted + bytes_beside, bytes_written),
+                expired: sum(Count::ExpiredLogged),
+                compression_ratio: ratio(sum(Count::BytesPacked), sum(Count::BytesBeforePacking)),
                 compression_time: Duration::from_nanos(sum(Count::PackingNanos)),
                 mapped: extent.mapped,
             },
@@ -289,8 +323,12 @@ impl Core {
 
     /// Whether all is well, and if not, what is wrong. Looks at no file.
     pub fn health(&self) -> Health {
-        let threads = [&self.ahead, &self.compactor].into_iter().filter_map(Worker::problem);
-        let problems = self.log.failure().into_iter().chain(threads).chain(self.keeping_problems()).collect();
+        let log_workers = [&self.ahead, &self.compactor, &self.hinter, self.checkpoints.worker()];
+        let workers = log_workers.into_iter().chain([self.namespaces.worker()]);
+        let threads = workers.into_iter().filter_map(Worker::problem);
+        let cut = self.log.cut_files().into_iter().map(|file| format!("{file} was cut: what stood behind is lost"));
+        let of_the_log = self.log.failure().into_iter().chain(cut);
+        let problems = of_the_log.chain(threads).chain(self.keeping_problems()).collect();
         Health { problems, threads: self.keeping_threads() }
     }
 
@@ -301,12 +339,18 @@ impl Core {
             let guard = Guard::pin();
             for (_, record) in self.memory.records_of(block, &guard) {
                 let access_count = History::from_bits(record.history()).access_count();
-                hottest.push(HotKey { key: record.key().to_vec(), access_count });
+                hottest.push((record.key().to_vec(), access_count));
             }
-            hottest.sort_by_key(|hot: &HotKey| Reverse(hot.access_count));
+            hottest.retain(|(stored, _)| !is_of_catalog(stored));
+            hottest.sort_by_key(|(_, access_count): &(_, u64)| Reverse(*access_count));
             hottest.truncate(count);
         }
-        hottest
+        let names = self.namespace_names();
+        let hot_key = |(stored, access_count): (Vec<u8>, u64)| {
+            let (namespace, key) = named(&stored, &names)?;
+            Some(HotKey { key, namespace, access_count })
+        };
+        hottest.into_iter().filter_map(hot_key).collect()
     }
 
     /// Holds every record of the log against its checksum, and decodes what is compressed. Damage is in the report, not an error.
@@ -361,6 +405,11 @@ impl Core {
         Guard::wait_for_others();
         self.without_compaction(|| self.log.copy_to(&target, end, sequence))
     }
+}
+
+/// 1 of nothing.
+fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 1.0 } else { part as f64 / whole as f64 }
 }
 
 /// What waits for all readers cannot be called by one.

@@ -17,6 +17,7 @@ use thermocline_eviction::{History, Janitor, LearnedSweep, Options, Policy, Tick
 use thermocline_tiers::Guard;
 
 use crate::{
+    catalog::named,
     counters::Count,
     engine::Core,
     inspect::{Eviction, Reason},
@@ -242,6 +243,7 @@ impl Core {
         let is_within = self.shrink_arena();
         let has_room = self.free_some();
         self.memory.reclaim();
+        self.memory.drop_released();
         if is_within && has_room { Next::Done } else { Next::Soon }
     }
 
@@ -362,13 +364,13 @@ impl Core {
 
     /// Who left memory last, newest first.
     pub fn eviction_log(&self) -> Vec<Eviction> {
+        let names = self.namespace_names();
         let evictions = self.keeper.evictions.lock().unwrap_or_else(PoisonError::into_inner);
-        let eviction = |(key, reason, at_ms): &(Vec<u8>, Count, u64)| Eviction {
-            key: key.clone(),
-            reason: Reason::of(*reason),
-            at: UNIX_EPOCH + Duration::from_millis(*at_ms),
+        let eviction = |(stored, reason, at_ms): &(Vec<u8>, Count, u64)| {
+            let ((namespace, key), at) = (named(stored, &names)?, UNIX_EPOCH + Duration::from_millis(*at_ms));
+            Some(Eviction { key, namespace, reason: Reason::of(*reason), at })
         };
-        evictions.iter().rev().map(eviction).collect()
+        evictions.iter().rev().filter_map(eviction).collect()
     }
 }
 
@@ -382,7 +384,6 @@ impl Tier for Tenant {
 
     fn evict_expired(&self) -> u64 {
         let Some(core) = self.0.upgrade() else { return 0 };
-        core.wake_compactor();
         let mut count = 0;
         core.memory.each_expired(core.clock.now_ms(), |at, _, guard| {
             count += u64::from(core.demote(at, Count::EvictedExpired, guard).unwrap_or(false));
@@ -390,6 +391,8 @@ impl Tier for Tenant {
         if count > 0 {
             core.memory.reclaim();
         }
+        // After that: what is in memory still would have to be looked for.
+        core.wake_compactor();
         count
     }
 

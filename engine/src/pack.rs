@@ -143,12 +143,7 @@ impl Core {
     ///
     /// # Errors
     /// [`Error::Io`]; nothing that names a dictionary was written then.
-    pub(crate) fn prepare_packer(
-        &self,
-        packer: &mut Option<Packer>,
-        chosen: &[Sealed],
-        cold: &mut Option<Cold>,
-    ) -> Result<()> {
+    pub(crate) fn prepare_packer(&self, packer: &mut Option<Packer>, chosen: &[Sealed], cold: &mut Cold) -> Result<()> {
         let Some(level) = self.options.compression.level else { return Ok(()) };
         let packer = match packer {
             Some(packer) => packer,
@@ -168,7 +163,7 @@ impl Core {
         packer.done.time += start.elapsed();
         let Some(dictionary) = trained else { return Ok(()) };
         // A cold segment whose flush failed gets nothing more: nobody knows what the disk has of it.
-        if !self.write_dictionary(packer.places, dictionary.bytes(), cold).inspect_err(|_| *cold = None)? {
+        if !self.write_dictionary(packer.places, dictionary.bytes(), cold).inspect_err(|_| cold.leave_unflushed())? {
             return Ok(());
         }
         let dictionary = self.dictionaries.add(packer.places, dictionary);
@@ -237,13 +232,13 @@ impl Core {
     }
 
     /// Writes a dictionary to `cold`, durably, and has the index name it; `false` if there is one in its place.
-    fn write_dictionary(&self, place: usize, bytes: &[u8], cold: &mut Option<Cold>) -> Result<bool> {
+    fn write_dictionary(&self, place: usize, bytes: &[u8], cold: &mut Cold) -> Result<bool> {
         let key = key_of(place);
         let header = Header { kind: RecordKind::Value, sequence: self.clock.draw(1), deadline_ms: 0 };
-        let record = NewRecord { header, namespace: DICTIONARIES, key: &key, value: bytes };
-        let at = self.log.copy_cold(cold, &record, true)?;
+        let record = NewRecord { header, namespace: DICTIONARIES, key: &key, value: bytes, kept: None };
+        let at = self.log.copy_cold(cold, &record, true, self.clock.now_ms())?;
         let published = (|| {
-            cold.as_ref().map_or(Ok(()), |cold| self.log.flush_cold(cold))?;
+            self.log.flush_cold(cold)?;
             let guard = Guard::pin();
             let tiers = self.tiers(&guard);
             let hash = self.log.keys().hash(&key);
@@ -255,8 +250,9 @@ impl Core {
             })
         })();
         let is_named = published.map(|published| published != Published::Kept);
-        if !matches!(is_named, Ok(true)) {
-            self.log.note_dead(at, record.bytes(), Some(header.sequence));
+        match is_named {
+            Ok(true) => self.counters.add(Count::LiveBytesAdded, record.bytes(), &Guard::pin()),
+            _ => self.log.note_dead(at, record.bytes(), &header, true),
         }
         is_named
     }

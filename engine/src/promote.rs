@@ -7,7 +7,7 @@ use thermocline_eviction::History;
 use thermocline_tiers::{
     Guard, Kind, Location,
     log::NewRecord,
-    memory::{self, Memory},
+    memory::{self, Kept, Memory},
 };
 
 use crate::{counters::Count, engine::Core, found::Found, keeper::Evictor};
@@ -16,19 +16,21 @@ use crate::{counters::Count, engine::Core, found::Found, keeper::Evictor};
 const EVICTED_INLINE_MAX: usize = 2;
 
 impl Core {
-    /// Places the record at `at` in memory too, decoded, and has the key's slot name that, unless it names something else by now.
-    pub(crate) fn promote(&self, hash: u64, at: Location, guard: &Guard) {
+    /// Places the record at `at` in memory too, decoded, and has the key's slot name that, unless it names something else by now. What is
+    /// `kept` of it stands there in the place of the value.
+    pub(crate) fn promote(&self, hash: u64, at: Location, kept: Option<&Kept>, guard: &Guard) {
         if at.kind() != Kind::Log || at.is_unverified() {
             return;
         }
         let placed = self.log.read_unchecked(at, |found| {
-            self.show_value(Found::Log(found, at), |value| {
+            let place = |value: &[u8]| {
                 let (header, namespace) = (found.header(), found.namespace());
-                let record = NewRecord { header, namespace, key: found.key(), value };
+                let record = NewRecord { header, namespace, key: found.key(), value, kept };
                 let weight = Memory::bytes_of(&record);
                 let history = self.index.touch(hash, at, guard, |before| self.access(hash, before, weight))?;
                 self.place_in_memory(&record, Some(at), history, guard)
-            })
+            };
+            if kept.is_some() { Ok(place(&[])) } else { self.show_value(Found::Log(found, at), place) }
         });
         // Whoever asked has the value already; that the record cannot be read a second time is for the next to hear.
         let Ok(Ok(Some(placed))) = placed else { return };

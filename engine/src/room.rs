@@ -7,9 +7,10 @@
 use thermocline_tiers::{Error, Guard, Result};
 
 use crate::{
-    choice::{Aim, choose_for_room},
-    compact::{Compaction, Pace},
+    choice::{Aim, choose_expired, choose_for_room},
+    compact::Compaction,
     engine::Core,
+    pace::Pace,
 };
 
 /// How often a writer makes room that others take.
@@ -66,19 +67,28 @@ impl Core {
         // What went already is free when its readers are gone, and segments are sealed when their writers are.
         Guard::pin().retire(self.log.quiescer());
         Guard::wait_for_others();
+        self.log.give_back();
         let sealed = self.log.sealed(compaction.cold(), self.clock.now_ms())?;
+        let expired = choose_expired(&sealed);
+        if !expired.is_empty() {
+            self.drop_expired(&expired)?;
+            Guard::wait_for_others();
+            self.log.give_back();
+            return Ok(());
+        }
         let (chosen, aim) = choose_for_room(&sealed, self.options.segment_bytes);
         if chosen.is_empty() {
             return self.log.seal_cold(compaction.cold_mut());
         }
-        let emptied = match self.compact_segments(&chosen, compaction, Pace::Steady, aim) {
+        let emptied = match self.compact_segments(&chosen, compaction, Pace::Full, aim) {
             // Not even for what stays: so it does not.
             Err(Error::DiskCapacity { .. }) if aim == Aim::Keep => {
-                self.compact_segments(&chosen, compaction, Pace::Steady, Aim::Evict)
+                self.compact_segments(&chosen, compaction, Pace::Full, Aim::Evict)
             }
             done => done,
         };
         Guard::wait_for_others();
+        self.log.give_back();
         emptied.map(|_| ())
     }
 }

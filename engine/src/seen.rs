@@ -38,6 +38,15 @@ impl SeenTime {
         }
     }
 
+    /// Notes the present time for good.
+    ///
+    /// # Errors
+    /// [`thermocline_tiers::Error::Io`].
+    pub(crate) fn make_durable(&self, clock: &Clock, log: &Log) -> Result<()> {
+        self.note(clock, log)?;
+        log.flush_notes()
+    }
+
     /// Notes the present time.
     ///
     /// # Errors

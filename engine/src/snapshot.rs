@@ -1,29 +1,27 @@
-//! Snapshot: the index, handed to the next process as a file, and taken over from the last one.
+//! Snapshot: the index, taken over from the last process as a file.
 //!
-//! Holds what a page may say when it is written, and who answers for a page that cannot be read. Never believes a page over the
-//! log: its records are held against their checksums when they are read. Invariant: an index that was taken over says, once what
+//! Holds who answers for a page that cannot be read. It is written in `checkpoint.rs`. Never believes a page over the log: its records are held against their checksums when they are read. Invariant: an index that was taken over says, once what
 //! was written since is replayed, what reading the whole log would have said.
 
 use std::{
     collections::HashMap,
-    io,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use thermocline_tiers::{
-    Error, Guard, Kind, Location, Result, Word,
+    Guard, Kind, Location, Result, Word,
     log::{DICTIONARIES, Dictionary, Figures, Log, Record, scan::Found as Scanned},
 };
 
 use crate::{
     counters::{Count, Counters},
     dictionaries::key_of,
-    engine::Core,
     found::is_same,
-    index::{Index, Layout, Look, Records, Source},
+    index::{Index, Layout, Look, Save, Source},
 };
 
-/// So many pages are read at once from the log, when one cannot be believed: some 100 000 keys.
+/// So many pages are read at once from the log, when one cannot be believed: some 100 000 keys. Twice as many the next time, so that
+/// the log is not read again and again.
 const SALVAGED_PAGES: usize = 1 << 10;
 
 /// Whether the log has no snapshot, or one of an index that there can be.
@@ -43,13 +41,22 @@ pub(crate) fn take_over(log: &Arc<Log>) -> Result<Option<(Index, Figures)>> {
 pub(crate) fn recount(log: &Log, index: &Index, counters: &Counters) -> Result<()> {
     let Some(gone_bytes) = log.snapshot_gone_bytes() else { return Ok(()) };
     let mut keys = 0;
-    index.save(|words| {
-        keys +=
-            words.iter().filter(|(word, _)| word.location().is_some_and(|at| at.kind() == Kind::Log)).count() as u64;
-        Ok(true)
-    })?;
-    let guard = Guard::pin();
-    // Dictionaries are nobody's entries.
+    let is_there = |(word, _): &&(Word, u16)| word.location().is_some_and(|at| at.kind() == Kind::Log);
+    let count = |words: Vec<_>| {
+        keys += words.iter().filter(is_there).count() as u64;
+        Ok(Save::Next)
+    };
+    index.save(|| (), count)?;
+    keys = keys.saturating_sub(dictionaries(log, index)?);
+    let counted = counters.sum(Count::Added).saturating_sub(counters.sum(Count::Taken));
+    let counts = [(Count::LiveBytesTaken, gone_bytes), (Count::Taken, counted.saturating_sub(keys))];
+    counters.add_all(counts, &Guard::pin());
+    Ok(())
+}
+
+/// How many dictionaries the index names: they are nobody's entries.
+pub(crate) fn dictionaries(log: &Log, index: &Index) -> Result<u64> {
+    let (guard, mut count) = (Guard::pin(), 0);
     for key in (0..Dictionary::COUNT).map(key_of) {
         let is_it = |record: Record<'_>| record.namespace() == DICTIONARIES && is_same(record.key(), &key);
         let found = index.find(log.keys().hash(&key), &guard, |at| match at.kind() {
@@ -57,19 +64,23 @@ pub(crate) fn recount(log: &Log, index: &Index, counters: &Counters) -> Result<(
             Kind::Log if log.read_unchecked(at, is_it).unwrap_or(false) => Ok(Look::Found(())),
             _ => Ok(Look::Other),
         })?;
-        keys = keys.saturating_sub(u64::from(found.is_some()));
+        count += u64::from(found.is_some());
     }
-    let counted = counters.sum(Count::Added).saturating_sub(counters.sum(Count::Taken));
-    counters.add_all([(Count::LiveBytesTaken, gone_bytes), (Count::Taken, counted.saturating_sub(keys))], &guard);
-    Ok(())
+    Ok(count)
 }
 
 /// The pages of the snapshot, or what the log says instead.
 #[derive(Debug)]
 struct FromSnapshot {
     log: Arc<Log>,
-    /// Pages that were not what was written, read from the log.
-    salvaged: Mutex<HashMap<usize, Vec<(Word, u16)>>>,
+    salvaged: Mutex<Salvaged>,
+}
+
+/// Pages that were not what was written, read from the log, and how many it were the last time.
+#[derive(Debug, Default)]
+struct Salvaged {
+    pages: HashMap<usize, Vec<(Word, u16)>>,
+    count: usize,
 }
 
 /// The newest record of a key, as far as it was found.
@@ -91,19 +102,21 @@ impl FromSnapshot {
     /// Reads a page from the log, and some that come behind it: where one is damaged others may be.
     fn salvage(&self, number: usize, layout: &Layout) -> Result<Vec<(Word, u16)>> {
         let mut salvaged = self.salvaged.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(words) = salvaged.get(&number) {
+        if let Some(words) = salvaged.pages.get(&number) {
             return Ok(words.clone());
         }
-        let pages = number..(number + SALVAGED_PAGES).min(self.log.snapshot_pages());
-        *salvaged = pages.clone().map(|page| (page, Vec::new())).collect();
-        let newest = self.newest_of(|hash| pages.contains(&layout.number_of(hash)));
+        let count = (2 * salvaged.count).max(SALVAGED_PAGES);
+        let asked = number..number.saturating_add(count).min(self.log.snapshot_pages());
         // What was removed needs no word: nothing older can be met any more.
-        let newest = newest.inspect_err(|_| salvaged.clear())?.filter(|(_, newest)| newest.at.kind() == Kind::Log);
-        for (hash, newest) in newest {
+        let newest = self.newest_of(|hash| asked.contains(&layout.number_of(hash)))?;
+        let mut pages: HashMap<_, _> = asked.clone().map(|page| (page, Vec::new())).collect();
+        for (hash, newest) in newest.filter(|(_, newest)| newest.at.kind() == Kind::Log) {
             let word = Word::of(layout.tag_of(hash), newest.at);
-            salvaged.entry(layout.number_of(hash)).or_default().push((word, 0));
+            pages.entry(layout.number_of(hash)).or_default().push((word, 0));
         }
-        Ok(salvaged.get(&number).cloned().unwrap_or_default())
+        let words = pages.get(&number).cloned().unwrap_or_default();
+        *salvaged = Salvaged { pages, count };
+        Ok(words)
     }
 
     /// The newest record, among those that the snapshot covers, of each key whose hash `is_asked` for.
@@ -123,11 +136,11 @@ impl FromSnapshot {
             self.add(newest.entry(hash).or_default(), found, at)
         })?;
         // As in recovery: a damaged record wins over what stands before it.
-        damaged.sort_by_key(|(.., at)| at.address());
+        damaged.sort_by_cached_key(|(.., at)| self.log.position_of(*at));
         for (key, namespace, at) in damaged {
             let of_hash = newest.entry(self.log.keys().hash(&key)).or_default();
             match self.position(of_hash, &key, namespace)? {
-                Some(here) if of_hash[here].at.address() < at.address() => of_hash[here] = Newest { at, sequence: 0 },
+                Some(here) if self.is_before(of_hash[here].at, at) => of_hash[here] = Newest { at, sequence: 0 },
                 Some(_) => {}
                 None => of_hash.push(Newest { at, sequence: 0 }),
             }
@@ -138,13 +151,19 @@ impl FromSnapshot {
     fn add(&self, of_hash: &mut Vec<Newest>, found: &Scanned<'_>, at: Location) -> Result<()> {
         let sequence = found.header.sequence;
         match self.position(of_hash, found.key, found.namespace)? {
-            Some(here) if (of_hash[here].sequence, of_hash[here].at.address()) < (sequence, at.address()) => {
-                of_hash[here] = Newest { at, sequence };
+            Some(here) => {
+                let Newest { at: there, sequence: than } = of_hash[here];
+                if than < sequence || than == sequence && self.is_before(there, at) {
+                    of_hash[here] = Newest { at, sequence };
+                }
             }
-            Some(_) => {}
             None => of_hash.push(Newest { at, sequence }),
         }
         Ok(())
+    }
+
+    fn is_before(&self, a: Location, b: Location) -> bool {
+        self.log.position_of(a) < self.log.position_of(b)
     }
 
     /// Where a key is among those of one hash.
@@ -156,62 +175,5 @@ impl FromSnapshot {
             }
         }
         Ok(None)
-    }
-}
-
-impl Core {
-    /// Leaves the index to the next process, if reading what no snapshot covers would take it long. No writer may be active, and
-    /// everything is durable.
-    ///
-    /// # Errors
-    /// [`Error::Io`], but for a disk that is full: the next process reads the log instead.
-    pub(crate) fn save_index(&self) -> Result<()> {
-        if self.options.in_memory || self.options.read_only || !self.log.can_be_covered(self.len_estimate()) {
-            return Ok(());
-        }
-        if self.log.uncovered_bytes().is_none_or(|bytes| bytes < self.options.snapshot_after) {
-            return Ok(());
-        }
-        match self.write_index() {
-            Err(Error::Io { source, .. }) if source.kind() == io::ErrorKind::StorageFull => Ok(()),
-            other => other,
-        }
-    }
-
-    fn write_index(&self) -> Result<()> {
-        let covered = self.log.end();
-        let mut snapshot = self.log.begin_snapshot(self.clock.last())?;
-        let shards = self.index.save(|words| match self.words_to_keep(words) {
-            Some(words) => snapshot.add_page(&words).map(|()| true),
-            None => Ok(false),
-        })?;
-        let sum = |count| self.counters.sum(count);
-        let figures = Figures {
-            last_sequence: self.clock.last(),
-            keys: self.len_estimate(),
-            live_bytes: sum(Count::LiveBytesAdded).saturating_sub(sum(Count::LiveBytesTaken)),
-            has_deadlines: self.has_deadlines.load(std::sync::atomic::Ordering::Relaxed),
-        };
-        snapshot.finish(figures, &shards, covered)
-    }
-
-    /// The words of a page as the next process may have them: what is in memory by its home, what is to be forgotten not at all.
-    /// `None` if a record has moved since they were read.
-    fn words_to_keep(&self, words: Vec<(Word, u16)>) -> Option<Vec<(Word, u16)>> {
-        let guard = Guard::pin();
-        let tiers = self.tiers(&guard);
-        let mut kept = Vec::with_capacity(words.len());
-        for (word, history) in words {
-            let Some(at) = word.location() else { continue };
-            match at.kind() {
-                Kind::Memory => {
-                    let record = self.memory.record(at, &guard)?;
-                    kept.push((word.with_location(record.home()?), record.history()));
-                }
-                Kind::Removed if tiers.is_forgettable(at) => {}
-                _ => kept.push((word, history)),
-            }
-        }
-        Some(kept)
     }
 }

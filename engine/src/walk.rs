@@ -11,6 +11,7 @@ use crate::{
     engine::Core,
     found::Found,
     index::{Cursor, Look},
+    namespace::{Prefix, as_unnamed},
 };
 
 /// An iterator over entries, in no order. See [`Core::iter`].
@@ -36,10 +37,32 @@ pub struct ResidentKeys<'a> {
 #[derive(Debug)]
 struct Walk<'a> {
     core: &'a Core,
+    whose: Whose,
     /// What the pages name stays until it was shown.
     _walking: Walking,
     cursor: Option<Cursor>,
     page: vec::IntoIter<Met>,
+}
+
+/// Whose keys are shown, and how.
+#[derive(Clone, Copy, Debug)]
+enum Whose {
+    /// Those of the unnamed namespace, as its users know them.
+    Unnamed,
+    /// Those that begin so, without it.
+    Behind(Prefix),
+    /// All, as they are stored.
+    All,
+}
+
+impl Whose {
+    fn shown(self, stored: &[u8]) -> Option<&[u8]> {
+        match self {
+            Self::Unnamed => as_unnamed(stored),
+            Self::Behind(prefix) => stored.strip_prefix(&*prefix),
+            Self::All => Some(stored),
+        }
+    }
 }
 
 /// A record that a walk met: its place in the log, or the record itself, which may have left its place when it is its turn.
@@ -59,12 +82,22 @@ impl<R, F: Fn(&[u8], &dyn Fn() -> Result<Value>, bool) -> Option<Result<R>>> Tak
 impl Core {
     /// Walks over all entries. Weakly consistent: what is written meanwhile may be seen or not. Never blocks writers.
     pub fn iter(&self) -> Iter<'_> {
-        Iter(self.walk())
+        Iter(self.walk(Whose::Unnamed))
     }
 
     /// Walks over all keys, as [`iter`](Self::iter) does over entries.
     pub fn keys(&self) -> Keys<'_> {
-        Keys(self.walk())
+        Keys(self.walk(Whose::Unnamed))
+    }
+
+    /// The keys that begin with `prefix`, without it.
+    pub(crate) fn keys_behind(&self, prefix: &Prefix) -> Keys<'_> {
+        Keys(self.walk(Whose::Behind(*prefix)))
+    }
+
+    /// All keys of all namespaces, as they are stored.
+    pub(crate) fn stored_keys(&self) -> Keys<'_> {
+        Keys(self.walk(Whose::All))
     }
 
     /// The keys of the entries that are in memory.
@@ -74,11 +107,17 @@ impl Core {
 
     /// The keys of the entries that are in the log, in memory too or not.
     pub fn logged_keys(&self) -> LoggedKeys<'_> {
-        LoggedKeys(self.walk())
+        LoggedKeys(self.walk(Whose::Unnamed))
     }
 
-    fn walk(&self) -> Walk<'_> {
-        Walk { core: self, _walking: self.log.walking(), cursor: Some(Cursor::default()), page: Vec::new().into_iter() }
+    fn walk(&self, whose: Whose) -> Walk<'_> {
+        Walk {
+            core: self,
+            whose,
+            _walking: self.log.walking(),
+            cursor: Some(Cursor::default()),
+            page: Vec::new().into_iter(),
+        }
     }
 }
 
@@ -115,7 +154,7 @@ impl Walk<'_> {
                     Err(error) => return Some(Err(error)),
                 }
             };
-            if let Some(taken) = met.take(self.core, &take).transpose() {
+            if let Some(taken) = met.take(self.core, self.whose, &take).transpose() {
                 return Some(taken);
             }
         }
@@ -135,8 +174,9 @@ impl Met {
     }
 
     /// Shows key, value, and whether it is in the log, unless it has expired or is none of the user's.
-    fn take<R>(self, core: &Core, take: &impl Take<R>) -> Result<Option<R>> {
+    fn take<R>(self, core: &Core, whose: Whose, take: &impl Take<R>) -> Result<Option<R>> {
         let guard = Guard::pin();
+        let take = |key: &[u8], value: &dyn Fn() -> Result<Value>, is_logged| take(whose.shown(key)?, value, is_logged);
         let is_before = |deadline_ms| core.is_living_until(deadline_ms);
         match self {
             // Even a damaged one is for those to hear who need it.
@@ -200,7 +240,10 @@ impl Iterator for ResidentKeys<'_> {
             let guard = Guard::pin();
             let records = self.core.memory.records_of(self.block, &guard);
             let living = records.filter(|(at, record)| self.core.is_living(*at, &Found::Memory(*record)));
-            self.keys = living.map(|(_, record)| record.key().to_vec()).collect::<Vec<_>>().into_iter();
+            self.keys = living
+                .filter_map(|(_, record)| Some(as_unnamed(record.key())?.to_vec()))
+                .collect::<Vec<_>>()
+                .into_iter();
             self.block += 1;
         }
     }

@@ -93,9 +93,14 @@ impl Worker {
         self.shared.ending.load(Ordering::Acquire)
     }
 
+    /// Asks the thread to end, without waiting for it.
+    pub(crate) fn end(&self) {
+        self.shared.ending.store(true, Ordering::Release);
+    }
+
     /// Ends the thread and waits for it.
     pub(crate) fn stop(&self) {
-        self.shared.ending.store(true, Ordering::Release);
+        self.end();
         let handle = self.handle.lock().unwrap_or_else(PoisonError::into_inner).take();
         if let Some(handle) = handle {
             handle.thread().unpark();

@@ -2,13 +2,13 @@
 //! back changed, and nobody panics.
 //!
 //! The upkeep thread makes calls of its own, so the same number may meet another call in another run; every
-//! number is tried, so every call has its turn.
+//! number is tried, so every call has its turn: with `THERMOCLINE_SCALE=2` in every way and every kind of store.
 
 mod support;
 
 use std::thread;
 
-use support::{Possible, at, damage, each, key, look, open, small, tells_of_a_flush, value};
+use support::{Possible, at, damage, each, key, look, open, scale, small, tells_of_a_flush, value};
 use thermocline_engine::{
     Durability, Engine, Error, Options,
     medium::{Fault, Faulty, Medium, Plan},
@@ -23,6 +23,8 @@ enum Step {
     Sync,
     Compact,
     Rest,
+    Checkpoint,
+    Hint,
     Close,
     Drop,
 }
@@ -50,6 +52,8 @@ fn script() -> Vec<Step> {
         Remove(3),
         Sync,
         Insert { key: 21, synced: true },
+        Checkpoint,
+        Insert { key: 20, synced: false },
         Drop,
     ];
     // Two segments full: see `value`.
@@ -60,12 +64,17 @@ fn script() -> Vec<Step> {
         Insert { key: 8, synced: true },
         Sync,
         InsertMany { first: 30, count: 9, synced: false },
+        Checkpoint,
         Exchange { key: 33, remove: false },
         Insert { key: 5, synced: true },
         Remove(5),
         Rest,
+        Hint,
         Insert { key: 6, synced: true },
         Compact,
+        Hint,
+        Drop,
+        Insert { key: 7, synced: false },
         Close,
         Insert { key: 40, synced: true },
         Insert { key: 0, synced: false },
@@ -77,8 +86,8 @@ fn script() -> Vec<Step> {
 /// Versions that make some values large: see `value`.
 fn version(step: usize) -> u64 {
     match step {
-        20..29 => 60 + step as u64,
-        33 => 77,
+        22..31 => 58 + step as u64,
+        35 => 77,
         _ => 100 + step as u64,
     }
 }
@@ -192,8 +201,12 @@ impl Run {
                 Ok(()) => assert!(!self.suspended, "sync after a flush had failed"),
                 Err(error) => self.note(&error),
             },
-            Step::Compact => {
-                if let Err(error) = engine.compact() {
+            Step::Compact | Step::Checkpoint => {
+                let done = match step {
+                    Step::Compact => engine.compact().map(drop),
+                    _ => engine.checkpoint().map(drop),
+                };
+                if let Err(error) = done {
                     assert!(error.to_string().contains("faulty"), "an error that names no file: {error}");
                     // A flush of copies that fails harms nobody else.
                     let synced = engine.sync();
@@ -204,6 +217,12 @@ impl Run {
             Step::Rest => {
                 let rested = engine.rest_now();
                 rested.err().iter().for_each(|error| assert!(error.to_string().contains("faulty"), "{error}"));
+            }
+            Step::Hint => {
+                if let Err(error) = engine.hint_now() {
+                    assert!(error.to_string().contains("faulty"), "an error that names no file: {error}");
+                    self.suspended |= tells_of_a_flush(&error);
+                }
             }
             Step::Close => {
                 let engine = self.engine.take().expect("an open store");
@@ -262,8 +281,19 @@ fn run(mapped: bool, durability: Durability) {
     whole.check(Plan { call: 0, lasting: false, fault: Fault::Fail });
     let faults =
         [(Fault::Fail, false), (Fault::Short, false), (Fault::Fail, true), (Fault::Short, true), (Fault::Crash, false)];
+    // Unless more is asked for, each call fails once in a mapped store or in one that is not, by turns, whether or not its writes are
+    // synced; and it goes wrong in one of the other ways in one of the four kinds.
+    let (is_synced, others) = (u64::from(durability == Durability::Synced), faults.len() as u64 - 1);
+    let is_due = |call: u64, way: usize| match way {
+        _ if scale() > 1 => true,
+        0 => call.is_multiple_of(2) == mapped,
+        way => call % 4 == u64::from(mapped) + 2 * is_synced && call / 4 % others == way as u64 - 1,
+    };
     // Other interleavings of the upkeep thread make a few more calls.
-    let plans = (0..calls + 10).flat_map(|call| faults.map(|(fault, lasting)| Plan { call, lasting, fault }));
+    let plans = (0..calls + 10).flat_map(|call| {
+        let due = faults.into_iter().enumerate().filter(move |(way, _)| is_due(call, *way));
+        due.map(move |(_, (fault, lasting))| Plan { call, lasting, fault })
+    });
     each(plans, |plan| {
         let mut run = Run::new(mapped, durability, Some(plan));
         run.script();

@@ -98,7 +98,7 @@ impl Run {
         let (number, version) = (self.random.below(KEYS) as u8, self.version);
         let all_synced = self.options.durability == Durability::Synced;
         let synced = all_synced || self.random.one_in(6);
-        match self.random.below(42) {
+        match self.random.below(44) {
             0..18 => {
                 let result = self.engine().insert(&key(number), &value(number, version), &at(synced));
                 self.history.wrote(number, Some(version), synced && result.is_ok());
@@ -133,8 +133,16 @@ impl Run {
                 }
                 result.is_ok()
             }
+            36..37 if self.random.one_in(2) => {
+                let result = self.engine().checkpoint();
+                if let Ok(true) = result {
+                    self.history.synced();
+                }
+                result.is_ok()
+            }
             36..37 => self.engine().compact_any(self.version).is_ok(),
             37..38 => self.engine().rest_now().is_ok(),
+            42.. => self.engine().hint_now().is_ok(),
             _ => self.reopen(),
         }
     }

@@ -29,6 +29,7 @@ const IDENTITY_COPY: usize = 512;
 #[derive(Clone, Debug)]
 pub struct Forge {
     checksum: [u8; 192],
+    hash: [u8; 192],
     mark: u16,
 }
 
@@ -50,12 +51,15 @@ pub struct Record {
 impl Default for Forge {
     fn default() -> Self {
         let block = |key: u64, i: u64| xxh3_64(&[&SECRET[..], &key.to_le_bytes(), &i.to_le_bytes()].concat());
-        let mut checksum = [0; 192];
-        for (i, chunk) in checksum.chunks_exact_mut(8).enumerate() {
-            chunk.copy_from_slice(&block(1, i as u64).to_le_bytes());
-        }
+        let derive = |key: u64| {
+            let mut bytes = [0; 192];
+            for (i, chunk) in bytes.chunks_exact_mut(8).enumerate() {
+                chunk.copy_from_slice(&block(key, i as u64).to_le_bytes());
+            }
+            bytes
+        };
         let mark = block(3, 0) as u16;
-        Self { checksum, mark: if mark == 0 { 0x7c15 } else { mark } }
+        Self { checksum: derive(1), hash: derive(2), mark: if mark == 0 { 0x7c15 } else { mark } }
     }
 }
 
@@ -92,6 +96,30 @@ impl Forge {
         bytes.extend((flushed ^ FLUSHED_MASK).to_le_bytes());
         bytes.resize(RECORDS_START, 0);
         bytes
+    }
+
+    /// The name of a segment's hint.
+    pub fn hint_name(number: u64) -> String {
+        format!("{number:016x}.hint")
+    }
+
+    /// A hint whose checksums are right: `figures` are the records, the highest sequence, the first and the last deadline, and
+    /// the values without one.
+    pub fn hint(&self, number: u64, end: u64, figures: [u64; 5], entries: &[u8]) -> Vec<u8> {
+        let words = [number, end].into_iter().chain(figures);
+        let body = [&words.flat_map(u64::to_le_bytes).collect::<Vec<_>>(), entries].concat();
+        let mut block = block(*b"thermhnt");
+        block[16..32].copy_from_slice(&ID);
+        block[32..40].copy_from_slice(&number.to_le_bytes());
+        block[40..48].copy_from_slice(&end.to_le_bytes());
+        block[48..56].copy_from_slice(&xxh3_64_with_secret(&body, &self.checksum).to_le_bytes());
+        seal(&mut block);
+        [&block[..], &body].concat()
+    }
+
+    /// The hash of a key.
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        xxh3_64_with_secret(key, &self.hash)
     }
 
     /// The note that flushes failed from segment `first` on.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use arbitrary::Unstructured;
 use thermocline_tiers::{
-    Error, Location,
+    Address, Error, Location,
     log::{
         Header, Keys, Log, NewRecord, Options, RecordKind,
         medium::Faulty,
@@ -115,11 +115,12 @@ impl Life<'_> {
 
     /// Opens the log, whose records are those that were found before.
     fn open(&self, medium: &Faulty) -> Log {
-        let options = Options { segment_bytes: CAPACITY, read_only: false, create: true, disk_capacity: None };
+        let (disk_capacity, slots) = (None, Address::SLOTS);
+        let options = Options { segment_bytes: CAPACITY, read_only: false, create: true, disk_capacity, slots };
         let log = Log::open(Arc::new(medium.clone()), options).expect("a log whose header is sound");
         let (mut scanned, mut records) = (Vec::new(), Vec::new());
         for index in 0..log.found_count() {
-            let one = log.scan(index, |found, at| {
+            let one = log.scan(index, None, |found, at| {
                 read_at(&log, at, found);
                 if !at.is_unverified() {
                     records.push(record_of(found));
@@ -137,7 +138,7 @@ impl Life<'_> {
     fn append(&mut self, log: &Log, turn: u64) {
         let header = Header { kind: RecordKind::Value, sequence: NOW_SEQUENCE + turn, deadline_ms: 0 };
         let value = vec![turn as u8; 100 * turn as usize];
-        let new = NewRecord { header, namespace: 0, key: b"new", value: &value };
+        let new = NewRecord { header, namespace: 0, key: b"new", value: &value, kept: None };
         let appended = if turn == 1 { log.append_durable(&new).map(|(placed, _)| placed) } else { log.append(&new) };
         let placed = appended.expect("nothing fails here");
         let read = log.read(placed.location, |read| {

@@ -6,6 +6,7 @@
 use std::{env, fs, path::Path};
 
 use arbitrary::{Arbitrary, Unstructured};
+use thermocline::envelope::Envelope;
 use thermocline_fuzz::{
     crash,
     recipe::{self, Body, Deadline, Piece, Sequence},
@@ -278,6 +279,45 @@ fn the_seeds_of_packed_are_written_by_this_code() {
         let frame = [&[0, 0, 0xa0][..], &stated.to_le_bytes(), &[0x53, 0, 0, 0]].concat();
         seed("packed", name, &[&[6, 0, 0], &frame[..]].concat());
     }
+}
+
+#[test]
+fn the_seeds_of_hint_are_written_by_this_code() {
+    for (name, flags, changes) in [
+        ("sound", 0, &[][..]),
+        ("sound_unmapped", 1, &[]),
+        ("another_hash", 2, &[8, 1]),
+        ("another_length", 2, &[1, 9]),
+        ("another_kind", 2, &[0, 3]),
+        ("another_sequence", 3, &[0, 0xe1, 3, 0xff]),
+        ("another_end", 4, &[16, 64]),
+        ("raw", 6, &[0, 17, 1, 9, 1, 2, 3, 4, 5, 6, 7, 8]),
+    ] {
+        seed("hint", name, &[&[flags], changes].concat());
+    }
+}
+
+#[test]
+fn the_seeds_of_envelope_are_written_by_this_code() {
+    let say = |envelope: Envelope<'_>| {
+        let mut bytes = vec![0];
+        envelope.write_head(&mut bytes);
+        [&bytes, envelope.value].concat()
+    };
+    let plain = Envelope { codec: 1, value: &[1, 1, 2, b'h', b'i', 1, 7, 1, 1, 1, 9], ..Envelope::default() };
+    let full = Envelope {
+        stale_after_ms: 300_000,
+        cost_us: 1 << 40,
+        tags: vec!["users", ""],
+        arguments: Some(&[1, 2, 3]),
+        ..plain.clone()
+    };
+    seed("envelope", "plain", &say(plain));
+    seed("envelope", "full", &say(full));
+    seed("envelope", "json", &[&[2, 3, 0][..], br#"[["hi",null],{"7":[1,true]},[9]]"#].concat());
+    seed("envelope", "messagepack", &[1, 2, 0, 0x93, 0x91, 0xc0, 0x81, 7, 0x92, 1, 0xc3, 0x90]);
+    seed("envelope", "unknown_field", &[0, 1, 99, 3, 1, 2, 3, 0, 0, 0, 0]);
+    seed("envelope", "a_length_beyond", &[0, 1, 4, 0xff, 0xff, 0xff, 0xff, 0x0f, 0]);
 }
 
 #[test]

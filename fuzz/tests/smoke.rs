@@ -5,6 +5,9 @@ use std::{fs, panic, path::Path};
 use thermocline_fuzz::{TARGETS, Target};
 
 const INPUTS: u64 = 2_000;
+/// Fewer for those that open stores, again and again for each input.
+const STORE_INPUTS: u64 = 200;
+const STORES: [&str; 2] = ["operations", "crash"];
 
 /// An input that follows from its number: many short, some of a few KiB.
 fn input(number: u64) -> Vec<u8> {
@@ -30,7 +33,8 @@ fn feed(target: Target, bytes: &[u8], name: &str) {
 }
 
 fn feed_all(index: usize) {
-    (0..INPUTS).for_each(|number| feed(TARGETS[index], &input(number), &format!("input {number}")));
+    let inputs = if STORES.contains(&TARGETS[index].0) { STORE_INPUTS } else { INPUTS };
+    (0..inputs).for_each(|number| feed(TARGETS[index], &input(number), &format!("input {number}")));
     let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("seeds").join(TARGETS[index].0);
     for seed in fs::read_dir(&seeds).expect("a directory of seeds") {
         let path = seed.expect("a seed").path();
@@ -61,4 +65,14 @@ fn any_crash_keeps_what_was_acknowledged() {
 #[test]
 fn any_packed_values_decode_to_what_they_state_or_are_damaged() {
     feed_all(4);
+}
+
+#[test]
+fn any_hints_are_believed_or_not_and_serve_nothing_that_was_not_written() {
+    feed_all(5);
+}
+
+#[test]
+fn any_envelopes_say_the_same_when_they_are_written_again() {
+    feed_all(6);
 }

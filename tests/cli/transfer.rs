@@ -100,3 +100,19 @@ fn compacting_gives_space_back_and_says_how_much() {
     shell.ok(["compact"]);
     assert_eq!(shell.ok(["get", "k"]), value.as_bytes());
 }
+
+#[test]
+fn compacting_compresses_as_it_is_told() {
+    let shell = Shell::new();
+    let value = "as often as before ".repeat(5_000);
+    shell.ok(["set", "k", &value]);
+    let live_bytes = || shell.json(["stats", "--format", "json"])[0]["log"]["live_bytes"].as_u64().unwrap();
+    shell.ok(["compact", "--compression", "none"]);
+    assert!(live_bytes() > value.len() as u64);
+    shell.ok(["compact", "--compression", "zstd:9"]);
+    assert!(live_bytes() < value.len() as u64 / 10);
+    assert_eq!(shell.ok(["get", "k"]), value.as_bytes());
+    shell.run(["compact", "--compression", "zstd:99"]).told(2, &["compression", "99"]);
+    assert_eq!(shell.run(["compact", "--compression", "gzip"]).code, 2);
+    shell.run(["compact", "--disk-capacity", "1"]).told(2, &["disk_capacity"]);
+}

@@ -54,10 +54,10 @@ pub enum Error {
         /// The store's directory.
         directory: String,
     },
-    /// A key or a value is longer than the format allows.
-    #[error("a {what} of {bytes} bytes is too long, the limit is {bytes_max}")]
+    /// A key or a value is longer than the format allows, or an entry than its cache does.
+    #[error("{what} of {bytes} bytes is too long, the limit is {bytes_max}")]
     TooLarge {
-        /// `key` or `value`.
+        /// `key`, `value` or `entry`.
         what: &'static str,
         /// Its length in bytes.
         bytes: u64,
@@ -74,6 +74,42 @@ pub enum Error {
         /// What would have been right.
         expected: String,
     },
+    /// A file of settings says what cannot be.
+    #[error("{file}, line {line}: {what}")]
+    Config {
+        /// The path of the file.
+        file: String,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// A key or a value refuses to be encoded.
+    #[error("a {what} of type {type_name} cannot be encoded: {cause}")]
+    Encode {
+        /// `key` or `value`.
+        what: &'static str,
+        /// Its type.
+        type_name: &'static str,
+        /// What the type or the codec said.
+        cause: String,
+    },
+    /// Somebody else was computing the value of a key for longer than this caller waits.
+    #[error("cache {namespace}: another caller computes this value, and has for more than {waited:?} (wait_timeout)")]
+    WaitTimeout {
+        /// The cache.
+        namespace: String,
+        /// How long it was waited for.
+        waited: std::time::Duration,
+    },
+    /// The loader of a cache failed.
+    #[error("cache {namespace}: the loader failed: {source}")]
+    Load {
+        /// The cache.
+        namespace: String,
+        /// What the loader said; one for all who waited.
+        source: std::sync::Arc<dyn std::error::Error + Send + Sync>,
+    },
     /// The store was opened to read only.
     #[error("{directory} was opened to read only")]
     ReadOnly {
@@ -89,12 +125,14 @@ pub enum Error {
         cause: String,
     },
     /// The log has no room left for another segment's address.
-    #[error("{directory}: the log has {segments} segments, no more can be addressed")]
+    #[error("{directory}: {slots} of {slots_max} segment slots are taken, too few are left for another segment")]
     Full {
         /// The store's directory.
         directory: String,
+        /// Segment slots that are taken, one for each segment and for each 64 MiB of it.
+        slots: u64,
         /// How many there are.
-        segments: u64,
+        slots_max: u64,
     },
     /// The log takes as much of the disk as it may.
     #[error("{directory}: no room for {bytes} more bytes, {taken} of at most {capacity} are taken (disk_capacity)")]
@@ -107,6 +145,12 @@ pub enum Error {
         taken: u64,
         /// Bytes that they may take.
         capacity: u64,
+    },
+    /// The process has a namespace open in another way.
+    #[error("namespace {name} is open with another version, other types or other limits")]
+    NamespaceInUse {
+        /// The namespace.
+        name: String,
     },
     /// A record could not be kept even if nothing else were there.
     #[error(
@@ -136,6 +180,12 @@ fn place(offset: u64) -> String {
 }
 
 impl Error {
+    /// Whether the system refused because the disk, or a quota on it, is full.
+    pub fn is_disk_full(&self) -> bool {
+        use io::ErrorKind::{QuotaExceeded, StorageFull};
+        matches!(self, Self::Io { source, .. } if matches!(source.kind(), StorageFull | QuotaExceeded))
+    }
+
     /// Wraps what the system said with what was being done; made for `map_err`.
     pub(crate) fn io(action: &'static str, file: impl Into<String>, offset: u64) -> impl FnOnce(io::Error) -> Self {
         let file = file.into();

@@ -8,10 +8,13 @@
 //! tag sees the world without what was retired. Whoever has not announced an epoch when the reclaimer looks, after
 //! its barrier, announces it after that barrier and sees that world as well.
 
+mod shared;
+
 #[cfg(not(loom))]
 pub use epoch::Guard;
 #[cfg(loom)]
 pub use nothing::Guard;
+pub(crate) use shared::Shared;
 
 #[cfg(not(loom))]
 mod epoch {
@@ -329,8 +332,10 @@ mod nothing {
             Self
         }
 
-        /// Forgets `reclaim`.
-        pub fn retire(&self, _reclaim: impl FnOnce() + Send + 'static) {}
+        /// Forgets `reclaim`, and what it holds.
+        pub fn retire(&self, reclaim: impl FnOnce() + Send + 'static) {
+            std::mem::forget(reclaim);
+        }
 
         /// No.
         pub fn is_pinned() -> bool {

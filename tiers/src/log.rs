@@ -9,45 +9,61 @@ pub mod medium;
 pub mod scan;
 
 mod append;
+mod cold;
 mod compact;
+mod dead;
+mod deadlines;
 mod dictionary;
 mod flush;
+mod hint;
+mod hinting;
 mod map;
 mod on_demand;
 mod open;
 mod packed;
+mod quiet;
 mod record;
+mod reserve;
 mod segment;
+mod slots;
 mod snapshot;
 mod space;
+mod table;
 mod tail;
 
 use std::sync::{
     Arc, Mutex,
-    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, Ordering},
 };
 
 use crossbeam_utils::CachePadded;
 
 pub use append::{Placed, Survives};
-use compact::Walks;
-pub use compact::{Cold, Sealed, Walking};
+pub use cold::Cold;
+use compact::{Leaving, Walks};
+pub use compact::{Places, Sealed, Walking};
+pub use dead::Older;
 pub use dictionary::{Dictionary, Samples};
 use flush::{Flusher, Pending};
 pub use format::{DICTIONARIES, Header, Keys, RecordKind};
 use format::{HEADER_BYTES, Identity, Note, RECORDS_START};
+pub use hint::{Hint, Hinted, Hinting};
+use hinting::Hints;
 use map::STEP_BYTES;
 use medium::{File, Lock, Medium};
 pub use open::{Options, Scanned};
 pub use packed::{Encoder, LEVELS, Packed};
+pub use quiet::QuietEnd;
 pub use record::{NewRecord, Record};
-use segment::SharedSegment;
+use segment::{Segment, SharedSegment};
 use snapshot::Snapshot;
 pub use snapshot::{Figures, NewSnapshot};
 use space::Space;
-use tail::{Table, Tail};
+use table::Table;
+pub use tail::Position;
+use tail::Tail;
 
-use crate::{Error, Result, slot::Location};
+use crate::{Error, Guard, Result, slot::Location};
 
 /// Bytes ahead of the tail that the upkeep thread keeps ready.
 const AHEAD_BYTES: u64 = 4 * STEP_BYTES;
@@ -55,7 +71,7 @@ const AHEAD_BYTES: u64 = 4 * STEP_BYTES;
 /// What changes only when segments come: guarded by one lock, held across their creation.
 #[derive(Debug, Default)]
 struct Roll {
-    next_slot: usize,
+    next_ordinal: u64,
     next_number: u64,
     /// A segment that is ready before it is needed, and where its records go on.
     spare: Option<(SharedSegment, u64)>,
@@ -84,31 +100,39 @@ pub struct Log {
     roll: Mutex<Roll>,
     flusher: Flusher,
     space: Space,
-    /// The first segment slot that no segment has, for those who do not wait for one that is being made.
-    slots: AtomicUsize,
+    /// The next segment's ordinal, for those who do not wait for one that is being made.
+    ordinals: AtomicU64,
     /// The same as it was when every writer that has not finished began: behind it nothing is known of writers.
-    quiet_slots: Arc<AtomicUsize>,
-    /// A tail such that every writer that was active when the log ended there has finished.
+    quiet_ordinals: Arc<AtomicU64>,
+    /// A position such that every writer that was active when the log ended there has finished.
     quiescent: Arc<AtomicU64>,
-    /// A tail below which everything was flushed, and how far that was noted by [`prepare`](Self::prepare).
+    /// A position below which everything was flushed, and how far that was noted by [`prepare`](Self::prepare).
     durable: AtomicU64,
     noted: AtomicU64,
-    /// A tail from which on there may be a hole that is no void, because the disk refused that too.
+    /// A position from which on there may be a hole that is no void, because the disk refused that too.
     unsettled: AtomicU64,
     /// The file `lock`, for notes to the next process.
     notes: Box<dyn File>,
     reads_by_calls: bool,
     walks: Mutex<Walks>,
+    leaving: Arc<Mutex<Leaving>>,
     /// The lowest sequence of a dead value in files that were removed and may come back after a power cut.
     oldest_lingering: AtomicU64,
+    /// Bytes written that are no records: hints and snapshots.
+    beside: AtomicU64,
     /// Whether anybody has met damage.
     is_damaged: AtomicBool,
     /// Whether there is a segment to roll to; a hint for those who ask for one.
     has_spare: AtomicBool,
+    /// Bytes of the reserve; 0: there is none.
+    reserve: AtomicU64,
+    /// The disk refused room for a file.
+    is_full: AtomicBool,
     /// Found at open, in the order of their numbers.
     found: Vec<SharedSegment>,
     /// Found at open: what of the index need not be read from the segments.
     snapshot: Option<Snapshot>,
+    hints: Hints,
     /// Keeps everybody else out while the log lives.
     _lock: Lock,
 }
@@ -131,9 +155,36 @@ impl Log {
         Tail(self.tail.load(Ordering::Acquire))
     }
 
+    /// The segment that is appended to, and the tail.
     #[inline]
-    fn find(&self, at: Location) -> Result<(&SharedSegment, u64)> {
-        match self.table.get(at.address().slot()) {
+    fn active<'a>(&'a self, guard: &'a Guard) -> Option<(&'a Segment, Tail)> {
+        let tail = self.tail();
+        Some(tail).filter(|tail| tail.is_somewhere()).and_then(|tail| Some((self.table.get(tail.base(), guard)?, tail)))
+    }
+
+    /// As [`active`](Self::active), for longer than a guard lives.
+    fn share_active(&self) -> Option<(SharedSegment, Tail)> {
+        let guard = Guard::pin();
+        let (segment, tail) = self.active(&guard)?;
+        Some((self.table.share(segment.base, &guard)?, tail))
+    }
+
+    /// How far the log has grown: a position that changes with every write.
+    pub fn position(&self) -> Position {
+        let guard = Guard::pin();
+        self.active(&guard).map_or(Position::START, |(segment, tail)| Position::of(segment, tail.offset()))
+    }
+
+    /// How the record at `at` stands in time, if its segment is there.
+    pub fn position_of(&self, at: Location) -> Option<Position> {
+        let guard = Guard::pin();
+        self.find(at, &guard).ok().map(|(segment, offset)| Position::of(segment, offset))
+    }
+
+    /// The segment that `at` names, if it was read from a slot under the guard that is here, or an earlier one that lives.
+    #[inline]
+    fn find<'a>(&'a self, at: Location, guard: &'a Guard) -> Result<(&'a Segment, u64)> {
+        match self.table.get(at.address().slot(), guard) {
             Some(segment) => Ok((segment, at.address().offset_from(segment.base))),
             None => Err(self.no_segment(at)),
         }
@@ -151,7 +202,8 @@ impl Log {
     /// [`Error::Corrupt`] when no record is there, [`Error::Io`].
     #[inline]
     pub fn read_unchecked<R>(&self, at: Location, show: impl FnOnce(Record<'_>) -> R) -> Result<R> {
-        let (segment, offset) = self.find(at)?;
+        let guard = Guard::pin();
+        let (segment, offset) = self.find(at, &guard)?;
         segment.read(&self.keys, offset, at.is_unverified(), show)
     }
 
@@ -170,7 +222,7 @@ impl Log {
     /// Asks for the first cache lines of the record at `at`, for somebody who reads it soon.
     #[inline]
     pub fn prefetch(&self, at: Location) {
-        if let Ok((segment, offset)) = self.find(at) {
+        if let Ok((segment, offset)) = self.find(at, &Guard::pin()) {
             segment.prefetch(offset);
         }
     }
@@ -189,14 +241,15 @@ impl Log {
     /// # Errors
     /// [`Error::Corrupt`] when no segment is there, [`Error::Io`].
     pub fn stated_namespace(&self, at: Location) -> Result<u32> {
-        let (segment, offset) = self.find(at)?;
+        let guard = Guard::pin();
+        let (segment, offset) = self.find(at, &guard)?;
         segment.stated_namespace(offset)
     }
 
     /// What to say of the record at `at` that is whole and still says something that cannot be.
     #[cold]
     pub fn corrupt(&self, at: Location, what: String) -> Error {
-        match self.find(at) {
+        match self.find(at, &Guard::pin()) {
             Ok((segment, offset)) => segment.corrupt(offset, what),
             Err(error) => error,
         }
@@ -204,7 +257,8 @@ impl Log {
 
     #[cold]
     fn check_at(&self, at: Location) -> Result<()> {
-        let (segment, offset) = self.find(at)?;
+        let guard = Guard::pin();
+        let (segment, offset) = self.find(at, &guard)?;
         let checked = segment.read(&self.keys, offset, true, |record| segment.check(&self.keys, offset, &record));
         let checked = checked.and_then(|checked| checked);
         if let Err(Error::Corrupt { .. }) = checked {
@@ -223,21 +277,20 @@ impl Log {
     /// A callback that declares everything before the present end of the log quiescent; to be called when all
     /// writers that are active now have finished.
     pub fn quiescer(&self) -> impl FnOnce() + Send + 'static {
-        let tail = Some(self.tail()).filter(|tail| tail.is_somewhere()).map_or(0, |tail| tail.0);
-        let slots = self.slots.load(Ordering::Acquire);
-        let (quiescent, quiet_slots) = (self.quiescent.clone(), self.quiet_slots.clone());
+        let position = self.position().0;
+        let ordinals = self.ordinals.load(Ordering::Acquire);
+        let (quiescent, quiet_ordinals) = (self.quiescent.clone(), self.quiet_ordinals.clone());
         // Release: pairs with the Acquire in `is_quiescent` and in `sealed`.
         move || {
-            quiescent.fetch_max(tail, Ordering::Release);
-            quiet_slots.fetch_max(slots, Ordering::Release);
+            quiescent.fetch_max(position, Ordering::Release);
+            quiet_ordinals.fetch_max(ordinals, Ordering::Release);
         }
     }
 
     /// Whether every writer that could be older than the record at `at` has finished.
     pub fn is_quiescent(&self, at: Location) -> bool {
-        let quiescent = Tail(self.quiescent.load(Ordering::Acquire));
-        let (slot, base) = (at.address().slot(), quiescent.base());
-        slot < base || slot == base && at.address().offset_from(base) < quiescent.offset()
+        let quiescent = Position(self.quiescent.load(Ordering::Acquire));
+        self.position_of(at).is_some_and(|position| position < quiescent)
     }
 
     /// Makes durable what was appended before the call. Concurrent callers share a flush.
@@ -277,6 +330,14 @@ impl Log {
         self.notes.write_at(at, &format::encode_note(Note::Time, sequence)).map_err(io)
     }
 
+    /// Makes the notes to the next process durable.
+    ///
+    /// # Errors
+    /// [`Error::Io`].
+    pub fn flush_notes(&self) -> Result<()> {
+        self.notes.flush().map_err(Error::io("flush", format!("{}/{}", self.directory(), open::LOCK), 0))
+    }
+
     /// The sequence that stands for the latest time an earlier process has seen; 0 if none left a note.
     ///
     /// # Errors
@@ -297,25 +358,25 @@ impl Log {
         if self.options.read_only {
             return Ok(());
         }
-        self.sync_up_to(Tail(self.quiescent.load(Ordering::Acquire)))
+        self.sync_up_to(Position(self.quiescent.load(Ordering::Acquire)))
     }
 
     /// Flushes, then notes how far the segments were flushed: as far as nobody was writing when the flush began.
-    fn sync_up_to(&self, quiescent: Tail) -> Result<()> {
+    fn sync_up_to(&self, quiescent: Position) -> Result<()> {
         let covered = self.flusher.unflushed();
         self.flush()?;
         self.note_flushed(&covered, quiescent)
     }
 
     /// Notes in the headers of `covered` that everything below `quiescent` was flushed.
-    fn note_flushed(&self, covered: &[SharedSegment], quiescent: Tail) -> Result<()> {
-        let unsettled = Tail(self.unsettled.load(Ordering::Relaxed));
+    fn note_flushed(&self, covered: &[SharedSegment], quiescent: Position) -> Result<()> {
+        let unsettled = Position(self.unsettled.load(Ordering::Relaxed));
         let quiescent = quiescent.min(unsettled);
         // Of a segment with a damaged header it is not known what was promised: nothing in it was repaired.
         for segment in covered.iter().filter(|segment| segment.header_damage.is_none()) {
             segment.unless_gone(segment.check_length())?;
             let Some(bytes) = segment.unless_gone(segment.file_bytes())? else { continue };
-            match segment.base.cmp(&quiescent.base()) {
+            match segment.ordinal.cmp(&quiescent.ordinal()) {
                 std::cmp::Ordering::Less => {
                     segment.unless_gone(segment.note_flushed(bytes))?;
                     self.flusher.remove(|listed| listed.number == segment.number);
@@ -327,6 +388,25 @@ impl Log {
             }
         }
         Ok(())
+    }
+
+    /// The files that are shorter than what was written to them, as far as anybody has met that.
+    pub fn cut_files(&self) -> Vec<String> {
+        self.segments()
+            .into_iter()
+            .filter(|segment| segment.is_cut())
+            .map(|segment| segment.path().to_owned())
+            .collect()
+    }
+
+    /// Bytes that were written for opening, beside the records: hints and snapshots.
+    pub fn bytes_beside(&self) -> u64 {
+        self.beside.load(Ordering::Relaxed)
+    }
+
+    fn note_beside(&self, bytes: &[u8]) {
+        // Relaxed: a sum, which orders nothing.
+        self.beside.fetch_add(bytes.len() as u64, Ordering::Relaxed);
     }
 
     /// The first flush that failed, if one did.
@@ -343,26 +423,24 @@ impl Log {
         if self.options.read_only {
             return Ok(());
         }
-        let tail = self.tail();
+        let mut tidied = self.remove_reserve();
         let spare = self.lock_roll().spare.take();
-        let mut tidied = Ok(());
         if let Some((spare, RECORDS_START)) = &spare {
             self.flusher.remove(|listed| listed.number == spare.number);
             spare.dead.set_gone();
             let removed = self.medium.remove(&segment::name_of(spare.number));
-            tidied = removed.map_err(Error::io("remove", spare.path(), 0));
+            tidied = tidied.and(removed.map_err(Error::io("remove", spare.path(), 0)));
             spare.forget();
         }
-        let active =
-            self.table.get(tail.base()).filter(|_| tail.is_somewhere()).map(|segment| (segment, tail.offset()));
-        let resumable = spare.as_ref().map(|(segment, end)| (segment, *end)).filter(|(_, end)| *end > RECORDS_START);
+        let active = self.share_active().map(|(segment, tail)| (segment, tail.offset()));
+        let resumable = spare.filter(|(_, end)| *end > RECORDS_START);
         for (segment, end) in active.into_iter().chain(resumable) {
             // A tail beyond the capacity leaves nothing to cut.
             let trimmed = segment.file_bytes().and_then(|bytes| if end < bytes { segment.trim(end) } else { Ok(()) });
             tidied = tidied.and(trimmed);
         }
         // No writer is active, so all of the log is quiescent, large records in segments behind the tail included.
-        let synced = if durable { self.sync_up_to(Tail(u64::MAX)) } else { Ok(()) };
+        let synced = if durable { self.sync_up_to(Position::END) } else { Ok(()) };
         tidied.and(synced)
     }
 
@@ -377,7 +455,7 @@ impl Log {
     /// # Errors
     /// [`Error::Io`] when a file cannot be measured.
     pub fn extent(&self) -> Result<Extent> {
-        let mut extent = Extent { mapped: true, ..Extent::default() };
+        let mut extent = Extent { mapped: true, bytes: self.reserve_bytes(), ..Extent::default() };
         for segment in self.segments() {
             extent.segments += 1;
             extent.bytes += segment.unless_gone(segment.file_bytes())?.unwrap_or(0);
@@ -386,9 +464,11 @@ impl Log {
         Ok(extent)
     }
 
-    /// All segments whose files are there, in the order of their slots.
-    fn segments(&self) -> Vec<&SharedSegment> {
-        self.table.iter().filter(|segment| !segment.dead.is_gone()).collect()
+    /// All segments whose files are there, in the order of their numbers.
+    fn segments(&self) -> Vec<SharedSegment> {
+        let mut all = self.table.all();
+        all.retain(|segment| !segment.dead.is_gone());
+        all
     }
 }
 

@@ -1,11 +1,11 @@
 //! The memory tier: records in memory, each in one piece, in an arena whose emptied parts go back to the system.
 //!
 //! Holds places, the records in them, and what was retired and waits for readers. Never knows what a slot names, who should
-//! leave, nor the time. Invariant: what a reader or a holder has stays as it is; see `memory/record.rs`.
+//! leave, nor the time. Invariant: what a reader or a holder has stays as it is; see `memory/arena.rs`.
 
+mod arena;
 mod classes;
 mod places;
-mod record;
 mod space;
 #[cfg(all(test, not(loom)))]
 mod tests;
@@ -15,10 +15,10 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use arena::{Arena, Ended};
+pub use arena::{Decoded, Held, Kept, Object, Record};
 use crossbeam_utils::CachePadded;
 pub use places::Hand;
-use record::{Arena, Ended};
-pub use record::{Held, Record};
 
 use crate::{
     Error, Guard, Result,
@@ -118,9 +118,9 @@ impl Memory {
         }
     }
 
-    /// Bytes that a record takes here.
+    /// Bytes that a record takes here, with what it keeps.
     pub fn bytes_of(record: &NewRecord<'_>) -> u64 {
-        record::arena_bytes(record)
+        arena::arena_bytes(record) + record.kept.map_or(0, Kept::bytes)
     }
 
     /// Copies a record to a place of its own. `None` if there is none within the limit; with `is_forced` behind it too.
@@ -133,9 +133,10 @@ impl Memory {
         is_forced: bool,
         guard: &'a Guard,
     ) -> Option<Placed<'a>> {
-        let vacant = self.arena.places().take(record::arena_bytes(record), is_forced, &*self.arena)?;
+        let vacant = self.arena.places().take(arena::arena_bytes(record), is_forced, &*self.arena)?;
         // Relaxed: sums order nothing.
-        self.charged.bytes.fetch_add(vacant.bytes + self.overhead_bytes, Ordering::Relaxed);
+        let kept_bytes = record.kept.map_or(0, Kept::bytes);
+        self.charged.bytes.fetch_add(vacant.bytes + kept_bytes + self.overhead_bytes, Ordering::Relaxed);
         self.charged.records.fetch_add(1, Ordering::Relaxed);
         let at = self.arena.place(&vacant, record, home, history);
         let deadline_ms = record.header.deadline_ms;
@@ -178,7 +179,7 @@ impl Memory {
         if !ended.end(&record) {
             return;
         }
-        self.charged.bytes.fetch_sub(record.bytes() + self.overhead_bytes, Ordering::Relaxed);
+        self.charged.bytes.fetch_sub(record.charge() + self.overhead_bytes, Ordering::Relaxed);
         self.charged.records.fetch_sub(1, Ordering::Relaxed);
         if ended.count() >= BATCH || ended.bytes() >= BATCH_BYTES {
             let batch = std::mem::take(&mut *ended);
@@ -203,6 +204,13 @@ impl Memory {
             }
         }
         Guard::reclaim();
+    }
+
+    /// Drops objects whose records were reclaimed: code of their users, so nobody calls this who holds a lock, or a guard that is to go
+    /// soon. One load if there are none.
+    #[inline]
+    pub fn drop_released(&self) {
+        self.arena.drop_released();
     }
 
     /// Figures; they may be a moment apart.
@@ -332,5 +340,6 @@ impl Drop for Memory {
     fn drop(&mut self) {
         self.reclaim();
         self.arena.abandon();
+        self.arena.drop_released();
     }
 }

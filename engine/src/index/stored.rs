@@ -81,6 +81,17 @@ impl Layout {
     }
 }
 
+/// What comes after a page that was handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Save {
+    /// The next one.
+    Next,
+    /// The same once more.
+    Again,
+    /// None.
+    Stop,
+}
+
 /// Stored pages, and where they come from.
 #[derive(Debug)]
 pub(super) struct Stored {
@@ -158,12 +169,16 @@ impl Index {
         self.asleep(node, seen).is_some()
     }
 
-    /// Hands every page to `put`, in the order of a layout, and returns the state of the shards. Each page is one that
-    /// was there at some moment of the call; it is handed out again if `put` says `false`.
+    /// Hands every page to `put`, in the order of a layout, and returns the state of the shards; `None` if `put` stops it. Each page
+    /// is one that was there at some moment of the call, while what `still` returns was held.
     ///
     /// # Errors
     /// What `put` returns, and what fetching a page says.
-    pub(crate) fn save(&self, mut put: impl FnMut(Vec<(Word, u16)>) -> Result<bool>) -> Result<Vec<u64>> {
+    pub(crate) fn save<G>(
+        &self,
+        still: impl Fn() -> G,
+        mut put: impl FnMut(Vec<(Word, u16)>) -> Result<Save>,
+    ) -> Result<Option<Vec<u64>>> {
         let mut shards = Vec::new();
         for (shard, state) in self.shards.iter().enumerate() {
             // So that no page splits meanwhile.
@@ -171,21 +186,40 @@ impl Index {
             let _turn = state.splitting.lock().unwrap_or_else(PoisonError::into_inner);
             let pages = Pages(state.pages.load(Ordering::Relaxed));
             for id in pages.count()..2 * pages.count() {
-                while !put(self.words_of(id as usize * SHARDS + shard)?)? {}
+                loop {
+                    let node = id as usize * SHARDS + shard;
+                    let words = match self.words_asleep(node)? {
+                        Some(words) => words,
+                        None => {
+                            let _held = still();
+                            self.words_of(node)?
+                        }
+                    };
+                    match put(words)? {
+                        Save::Next => break,
+                        Save::Again => {}
+                        Save::Stop => return Ok(None),
+                    }
+                }
             }
             shards.push(pages.0);
         }
-        Ok(shards)
+        Ok(Some(shards))
     }
 
-    /// The words of a page, which need not be fetched for that.
+    /// The words of a page that nobody has asked for. It is not fetched for that.
+    fn words_asleep(&self, node: usize) -> Result<Option<Vec<(Word, u16)>>> {
+        let seen = self.nodes[node].load(Ordering::Acquire);
+        let page = |(stored, number): (&Stored, usize)| stored.source.page(number, &stored.layout);
+        self.asleep(node, seen).map(page).transpose()
+    }
+
+    /// The words of a page.
     fn words_of(&self, node: usize) -> Result<Vec<(Word, u16)>> {
         loop {
             let seen = self.nodes[node].load(Ordering::Acquire);
             let Some(run) = Run::unpack(seen) else {
-                if let Some((stored, number)) = self.asleep(node, seen) {
-                    return stored.source.page(number, &stored.layout);
-                }
+                // Somebody fetches it.
                 yield_now();
                 continue;
             };

@@ -111,6 +111,7 @@ pub(crate) fn small() -> Options {
         memory_capacity: 16 << 10,
         compacts: false,
         snapshot_after: 0,
+        hint_after: 0,
         ..Options::default()
     }
 }

@@ -11,6 +11,7 @@ use std::{
 
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum, ValueHint, error::ErrorKind};
 use clap_complete::Shell;
+use thermocline::Compression;
 
 use crate::{
     keys,
@@ -84,7 +85,7 @@ pub(crate) enum Command {
     ///
     /// One entry a line: {"key": …, "value": …, "ttl_ms": …}. Bytes that are no UTF-8 come as `key_base64`
     /// and `value_base64`; without `ttl_ms` the entry stays.
-    SetMany,
+    SetMany(Keeping),
     /// Write entries to stdout as JSON lines, in the order of the keys
     ///
     /// A key that is not there gives {"key": …, "value": null}.
@@ -101,6 +102,8 @@ pub(crate) enum Command {
         /// The file to read [default: stdin]
         #[arg(default_value = "-", hide_default_value = true, value_hint = ValueHint::FilePath)]
         file: PathBuf,
+        #[command(flatten)]
+        keeping: Keeping,
     },
     /// Write every entry into a file, as JSON lines or with `--format binary`
     Export {
@@ -113,7 +116,7 @@ pub(crate) enum Command {
     /// Check every record; exits 2 on damage
     Verify,
     /// Give back the space of what is no longer needed
-    Compact,
+    Compact(Keeping),
     /// Copy the store into a directory that is absent or empty
     Backup {
         /// Where the copy goes
@@ -125,6 +128,28 @@ pub(crate) enum Command {
         /// The shell
         shell: Shell,
     },
+}
+
+/// How the log is kept while a command works on it.
+#[derive(Args)]
+pub(crate) struct Keeping {
+    /// How records are compressed that compaction moves: none, zstd, or zstd:LEVEL [default: zstd]
+    #[arg(long, value_name = "METHOD", value_parser = compression)]
+    pub(crate) compression: Option<Compression>,
+    /// The most that the log's files may take, in bytes; the oldest entries go when it is reached [default: no limit]
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) disk_capacity: Option<u64>,
+}
+
+fn compression(typed: &str) -> Result<Compression, String> {
+    match typed.split_once(':') {
+        None if typed == "none" => Ok(Compression::none()),
+        None if typed == "zstd" => Ok(Compression::default()),
+        Some(("zstd", level)) => {
+            level.parse().map(Compression::zstd).map_err(|_| format!("{level} is no level of zstd"))
+        }
+        _ => Err("expected none, zstd, or zstd:LEVEL as in zstd:9".to_owned()),
+    }
 }
 
 #[derive(Args)]

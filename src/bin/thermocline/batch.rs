@@ -3,7 +3,7 @@
 use std::{ffi::OsString, io};
 
 use crate::{
-    args::Common,
+    args::{Common, Keeping},
     damage::Damaged,
     loading::load,
     outcome::{Ending, Outcome, count, say},
@@ -13,8 +13,8 @@ use crate::{
 };
 
 /// Writes the rows that come in on stdin.
-pub(crate) fn set_many(common: &Common) -> Ending {
-    let store = stores::to_write(common)?;
+pub(crate) fn set_many(common: &Common, keeping: &Keeping) -> Ending {
+    let store = stores::to_fill(common, keeping)?;
     let progress = Progress::of_bytes("writing", None);
     let loaded = load(&store, "stdin", rows::Reader::new(io::stdin().lock()), &progress);
     drop(progress);

@@ -53,6 +53,14 @@ impl Progress {
         }
     }
 
+    /// So much is done of so much as is known of now.
+    pub(crate) fn reach_of(&self, position: u64, length: u64) {
+        if let Some(bar) = &self.0 {
+            bar.set_length(length);
+            bar.set_position(position);
+        }
+    }
+
     /// So much is done in all.
     pub(crate) fn reach(&self, position: u64) {
         if let Some(bar) = &self.0 {

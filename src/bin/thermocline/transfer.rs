@@ -11,7 +11,7 @@ use std::{
 use thermocline::Store;
 
 use crate::{
-    args::{Common, Format},
+    args::{Common, Format, Keeping},
     binary,
     damage::Damaged,
     loading::load,
@@ -24,9 +24,9 @@ use crate::{
 const BUFFER_BYTES: usize = 256 << 10;
 
 /// Reads a file into the store, in whichever form it is.
-pub(crate) fn import(common: &Common, file: &Path) -> Ending {
+pub(crate) fn import(common: &Common, file: &Path, keeping: &Keeping) -> Ending {
     let source = Source::open(file)?;
-    let store = stores::to_write(common)?;
+    let store = stores::to_fill(common, keeping)?;
     let loaded = source.load_into(&store);
     store.close()?;
     say(&format!("imported {}", count(loaded?, "entry", "entries")));

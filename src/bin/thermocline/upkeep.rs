@@ -7,7 +7,7 @@ use serde_json::{Map, json};
 use thermocline::{Store, Verified};
 
 use crate::{
-    args::Common,
+    args::{Common, Keeping},
     outcome::{Ending, Failure, Outcome, count, say},
     output::{self, Output},
     progress::Progress,
@@ -38,6 +38,7 @@ enum Figure {
     Bytes(u64),
     Is(bool),
     Ratio(f64),
+    Times(f64),
     Seconds(f64),
 }
 
@@ -47,6 +48,7 @@ impl Figure {
             Self::Count(count) => count.to_string(),
             Self::Bytes(bytes) => output::size(bytes),
             Self::Ratio(ratio) => format!("{:.1} %", ratio * 100.0),
+            Self::Times(times) => format!("{times:.2}"),
             Self::Seconds(seconds) => format!("{seconds:.3} s"),
             Self::Is(true) => "yes".into(),
             Self::Is(false) => "no".into(),
@@ -56,7 +58,7 @@ impl Figure {
     fn json(self) -> serde_json::Value {
         match self {
             Self::Count(number) | Self::Bytes(number) => number.into(),
-            Self::Ratio(number) | Self::Seconds(number) => number.into(),
+            Self::Ratio(number) | Self::Times(number) | Self::Seconds(number) => number.into(),
             Self::Is(so) => so.into(),
         }
     }
@@ -71,9 +73,14 @@ fn figures(store: &Store) -> Vec<(&'static str, Figure)> {
         ("log.segments", Figure::Count(stats.log.segments)),
         ("log.bytes", Figure::Bytes(stats.log.bytes)),
         ("log.live_bytes", Figure::Bytes(stats.log.live_bytes)),
+        ("log.live_ratio", Figure::Ratio(stats.log.live_ratio)),
         ("log.bytes_written", Figure::Bytes(stats.log.bytes_written)),
+        ("log.bytes_scanned", Figure::Bytes(stats.log.bytes_scanned)),
         ("log.bytes_compacted", Figure::Bytes(stats.log.bytes_compacted)),
+        ("log.bytes_beside", Figure::Bytes(stats.log.bytes_beside)),
         ("log.bytes_reclaimed", Figure::Bytes(stats.log.bytes_reclaimed)),
+        ("log.write_amplification", Figure::Times(stats.log.write_amplification)),
+        ("log.expired", Figure::Count(stats.log.expired)),
         ("log.compression_ratio", Figure::Ratio(stats.log.compression_ratio)),
         ("log.compression_seconds", Figure::Seconds(stats.log.compression_time.as_secs_f64())),
         ("log.mapped", Figure::Is(stats.log.mapped)),
@@ -88,9 +95,11 @@ fn figures(store: &Store) -> Vec<(&'static str, Figure)> {
         ("misses.absent", Figure::Count(stats.misses.absent)),
         ("misses.removed", Figure::Count(stats.misses.removed)),
         ("misses.expired", Figure::Count(stats.misses.expired)),
+        ("misses.unreadable", Figure::Count(stats.misses.unreadable)),
         ("insertions", Figure::Count(stats.insertions)),
         ("removals", Figure::Count(stats.removals)),
         ("evictions.disk_capacity", Figure::Count(stats.evictions.disk_capacity)),
+        ("evictions.bound", Figure::Count(stats.evictions.bound)),
     ]
 }
 
@@ -156,10 +165,10 @@ fn told(common: &Common, verified: &Verified) -> Ending {
 }
 
 /// Compacts the log, and shows what that did.
-pub(crate) fn compact(common: &Common) -> Ending {
-    let store = stores::to_change(common)?;
-    let progress = Progress::of_unknown("compacting");
-    let done = store.compact()?;
+pub(crate) fn compact(common: &Common, keeping: &Keeping) -> Ending {
+    let store = stores::to_keep(common, keeping)?;
+    let progress = Progress::of_bytes("compacting", Some(0));
+    let done = store.compact_with(|at| progress.reach_of(at.bytes_done, at.bytes_total))?;
     let closed = store.close();
     drop(progress);
     let mut output = Output::stdout();

@@ -3,7 +3,10 @@
 //! Holds the writers' side of the log. Never knows what a slot names. Invariant: what was reserved is filled, voided, or
 //! remembered as unsettled.
 
-use std::sync::{Arc, MutexGuard, PoisonError, atomic::Ordering};
+use std::{
+    io,
+    sync::{Arc, MutexGuard, PoisonError, atomic::Ordering},
+};
 
 use super::{
     AHEAD_BYTES, Log, Roll,
@@ -13,10 +16,10 @@ use super::{
     record::{NewRecord, Placing},
     segment::{self, Segment, SharedSegment},
     space::Purpose,
-    tail::Tail,
+    tail::{Position, Tail},
 };
 use crate::{
-    Error, Result,
+    Error, Guard, Result,
     slot::{Address, Kind, Location},
 };
 
@@ -64,8 +67,7 @@ impl Log {
         let (segment, offset) = if is_large {
             (self.create_alone(bytes)?, RECORDS_START)
         } else {
-            let (segment, offset) = self.reserve(bytes)?;
-            (segment.clone(), offset)
+            self.reserve_shared(bytes, purpose_of(record))?
         };
         let pending = Pending { segment: segment.clone(), offset, bytes: record.encode(&self.keys, Placing::Commit) };
         let (written, durable) = self.flush_with(Some(pending));
@@ -77,6 +79,7 @@ impl Log {
         if is_large {
             segment.settle(offset + bytes);
             segment.release();
+            self.queue_for_hint(&segment);
         }
         Ok((self.placed(record, &segment, offset), durable))
     }
@@ -94,7 +97,8 @@ impl Log {
     /// # Errors
     /// As for [`append`](Self::append).
     pub fn commit(&self, at: Location, record: &NewRecord<'_>) -> Result<()> {
-        let (segment, offset) = self.find(at)?;
+        let guard = Guard::pin();
+        let (segment, offset) = self.find(at, &guard)?;
         segment.commit(offset, record, &self.keys).inspect_err(|_| {
             self.leave_cut(segment);
             self.leave_unsettled(segment, offset);
@@ -106,9 +110,12 @@ impl Log {
     /// # Errors
     /// As for [`append`](Self::append).
     pub fn revoke(&self, at: Location, record: &NewRecord<'_>) -> Result<()> {
-        let (segment, offset) = self.find(at)?;
+        let guard = Guard::pin();
+        let (segment, offset) = self.find(at, &guard)?;
         let voided = segment.make_void_if_there(&self.keys, offset, record.bytes());
-        voided.inspect_err(|_| self.leave_unsettled(segment, offset))
+        voided.inspect_err(|_| self.leave_unsettled(segment, offset))?;
+        segment.dead.note_voided(record.bytes(), &record.header);
+        Ok(())
     }
 
     /// Appends records side by side, with one reservation for as many as a quarter of a segment takes, and returns them
@@ -142,7 +149,8 @@ impl Log {
         placing: Placing,
         placed: &mut Vec<Placed>,
     ) -> Result<()> {
-        let (segment, start) = self.reserve(bytes)?;
+        let guard = Guard::pin();
+        let (segment, start) = self.reserve(bytes, purpose_of(&batch[0]), &guard)?;
         let (count, result) = segment.place_side_by_side(&self.keys, start, batch, placing);
         let mut offset = start;
         for record in &batch[..count] {
@@ -157,15 +165,8 @@ impl Log {
 
     #[inline]
     pub(super) fn placed(&self, record: &NewRecord<'_>, segment: &Segment, offset: u64) -> Placed {
-        if record.header.deadline_ms != 0 {
-            segment.dead.note_deadline(record.bytes(), record.header.deadline_ms);
-        }
-        let kind = if record.header.kind == RecordKind::Tombstone {
-            segment.dead.note_removal(record.bytes(), record.header.sequence);
-            Kind::Removed
-        } else {
-            Kind::Log
-        };
+        segment.dead.note_placed(record.bytes(), &record.header);
+        let kind = if record.header.kind == RecordKind::Tombstone { Kind::Removed } else { Kind::Log };
         let location = Location::new(kind, Address::new(segment.base, offset), false);
         Placed { location, wants_ahead: self.wants_ahead(segment, offset + record.bytes()) }
     }
@@ -179,6 +180,7 @@ impl Log {
     /// Makes a void of a reservation that could not be filled, so that nobody takes what is there for damage.
     #[cold]
     fn give_up(&self, segment: &Segment, offset: u64, bytes: u64) {
+        segment.dead.note_void(bytes);
         // What is not ready yet will be zeroed.
         if offset + bytes > segment.ready() || segment.make_void_if_there(&self.keys, offset, bytes).is_err() {
             self.leave_unsettled(segment, offset);
@@ -192,13 +194,13 @@ impl Log {
         let tail = self.tail();
         if tail.is_somewhere() && tail.base() == segment.base && segment.check_length().is_err() {
             // Who writes next tries again, and hears of it.
-            let _ = self.roll_from(tail, 0);
+            let _ = self.roll_from(tail, 0, Purpose::Written);
         }
     }
 
     /// Remembers a hole that is no void: recovery calls it damage below `flushed`, so that may not be noted from here on.
     fn leave_unsettled(&self, segment: &Segment, offset: u64) {
-        self.unsettled.fetch_min(Tail::new(segment.base, offset).0, Ordering::Relaxed);
+        self.unsettled.fetch_min(Position::of(segment, offset).0, Ordering::Relaxed);
     }
 
     /// How many of `records` one reservation takes, and their bytes. At most a quarter of a segment.
@@ -246,23 +248,29 @@ impl Log {
     fn place(&self, record: &NewRecord<'_>, placing: Placing) -> Result<Placed> {
         self.check(record)?;
         let bytes = record.bytes();
-        let is_large = self.is_large(bytes);
-        let alone;
-        let (segment, offset) = if is_large {
-            alone = self.create_alone(bytes)?;
-            (&alone, RECORDS_START)
-        } else {
-            self.reserve(bytes)?
-        };
+        if self.is_large(bytes) {
+            return self.place_alone(record, bytes, placing);
+        }
+        let guard = Guard::pin();
+        let (segment, offset) = self.reserve(bytes, purpose_of(record), &guard)?;
         if let Err(error) = segment.place(&self.keys, offset, record, placing) {
             self.give_up(segment, offset, bytes);
             return Err(error);
         }
-        if is_large {
-            segment.settle(offset + bytes);
-            segment.release();
-        }
         Ok(self.placed(record, segment, offset))
+    }
+
+    /// Places a record that gets a segment of its own.
+    fn place_alone(&self, record: &NewRecord<'_>, bytes: u64, placing: Placing) -> Result<Placed> {
+        let segment = self.create_alone(bytes)?;
+        if let Err(error) = segment.place(&self.keys, RECORDS_START, record, placing) {
+            self.give_up(&segment, RECORDS_START, bytes);
+            return Err(error);
+        }
+        segment.settle(RECORDS_START + bytes);
+        segment.release();
+        self.queue_for_hint(&segment);
+        Ok(self.placed(record, &segment, RECORDS_START))
     }
 
     #[inline]
@@ -272,19 +280,28 @@ impl Log {
         lacks_spare || end + AHEAD_BYTES / 2 > ready && ready < segment.capacity
     }
 
+    /// As [`reserve`](Self::reserve), for somebody who keeps the segment for longer than a guard.
+    fn reserve_shared(&self, bytes: u64, purpose: Purpose) -> Result<(SharedSegment, u64)> {
+        let guard = Guard::pin();
+        let (segment, offset) = self.reserve(bytes, purpose, &guard)?;
+        let shared = self.table.share(segment.base, &guard);
+        Ok((shared.expect("a segment with a place that is not filled stays"), offset))
+    }
+
     /// Takes `bytes` of the log for the caller alone, ready to be written.
     #[inline]
-    fn reserve(&self, bytes: u64) -> Result<(&SharedSegment, u64)> {
+    fn reserve<'a>(&'a self, bytes: u64, purpose: Purpose, guard: &'a Guard) -> Result<(&'a Segment, u64)> {
         loop {
-            let tail = self.tail();
-            let open =
-                self.table.get(tail.base()).filter(|segment| tail.is_somewhere() && tail.offset() <= segment.capacity);
+            let open = self.active(guard).filter(|(segment, tail)| tail.offset() <= segment.capacity);
             // Without reserving, so that attempts that fail do not move the tail on for ever.
-            let Some(segment) = open else {
-                self.roll_from(tail, bytes)?;
+            let Some((segment, tail)) = open else {
+                self.roll_from(self.tail(), bytes, purpose)?;
                 continue;
             };
             let end = tail.offset() + bytes;
+            if purpose == Purpose::Written && self.is_for_removals(end, segment.capacity) {
+                self.check_spare()?;
+            }
             // Before reserving, so that a full disk leaves no hole.
             if end > segment.ready() && end <= segment.capacity {
                 segment.make_ready(end).inspect_err(|_| self.leave_cut(segment))?;
@@ -292,7 +309,7 @@ impl Log {
             // AcqRel: the segment was put into the table before the tail named it (see `tail`); Release so
             // that whoever reserves behind us sees what we saw.
             let mine = Tail(self.tail.fetch_add(bytes / 8, Ordering::AcqRel));
-            let segment = if mine.base() == tail.base() { Some(segment) } else { self.table.get(mine.base()) };
+            let segment = if mine.base() == tail.base() { Some(segment) } else { self.table.get(mine.base(), guard) };
             let end = mine.offset() + bytes;
             if let Some(segment) = segment.filter(|segment| end <= segment.capacity && mine.is_somewhere()) {
                 if let Err(error) = segment.make_ready(end) {
@@ -302,10 +319,12 @@ impl Log {
                 return Ok((segment, mine.offset()));
             }
             // Who is the first that does not fit knows where the last record ends.
-            if let Some(segment) = self.table.get(mine.base()).filter(|segment| mine.offset() <= segment.capacity) {
+            if let Some(segment) =
+                self.table.get(mine.base(), guard).filter(|segment| mine.offset() <= segment.capacity)
+            {
                 segment.settle(mine.offset());
             }
-            self.roll_from(mine, bytes)?;
+            self.roll_from(mine, bytes, purpose)?;
         }
     }
 
@@ -316,7 +335,8 @@ impl Log {
 
     /// Moves the tail from the segment of `seen`, where `bytes` did not fit, to the next one.
     #[cold]
-    pub(super) fn roll_from(&self, seen: Tail, bytes: u64) -> Result<()> {
+    pub(super) fn roll_from(&self, seen: Tail, bytes: u64, purpose: Purpose) -> Result<()> {
+        let guard = Guard::pin();
         let mut roll = self.lock_roll();
         let now = self.tail();
         let has_moved = now.base() != seen.base() || now.offset() < seen.offset();
@@ -326,10 +346,19 @@ impl Log {
         let (segment, offset) = match roll.spare.take() {
             Some(spare) => spare,
             None => {
-                let bytes = self.options.segment_bytes;
-                (self.create_segment(&mut roll, bytes, STEP_BYTES, Purpose::Written, false)?, RECORDS_START)
+                // Removals can do without, for as long as there is room.
+                self.make_reserve(&mut roll)
+                    .or_else(|error| if purpose == Purpose::Removed { Ok(()) } else { Err(error) })?;
+                let sizes = (RECORDS_START + bytes, self.options.segment_bytes);
+                (self.create_segment(&mut roll, sizes, STEP_BYTES, purpose, false)?, RECORDS_START)
             }
         };
+        if segment.found_bytes == 0 && offset + bytes > segment.capacity {
+            // On a full disk it may be a small one.
+            let error = Error::io("create", segment.path(), 0)(io::ErrorKind::StorageFull.into());
+            roll.spare = Some((segment, offset));
+            return Err(error);
+        }
         let resumed = if segment.found_bytes > 0 { segment.resume(offset) } else { Ok(()) };
         self.flusher.add(segment.clone());
         if let Err(error) = resumed.and_then(|()| segment.make_ready((offset + bytes).min(segment.capacity))) {
@@ -340,44 +369,73 @@ impl Log {
         self.has_spare.store(false, Ordering::Relaxed);
         // Release: pairs with the Acquire in `tail`.
         let last = Tail(self.tail.swap(Tail::new(segment.base, offset).0, Ordering::Release));
-        if let Some(full) = self.table.get(now.base()).filter(|_| now.is_somewhere()) {
+        if let Some(full) = self.table.share(now.base(), &guard).filter(|_| now.is_somewhere()) {
             if last.offset() <= full.capacity {
                 full.settle(last.offset());
             }
             full.release();
+            self.queue_for_hint(&full);
         }
         Ok(())
     }
 
-    /// Makes a segment, in the table. It is to be flushed once it gets a record, and not before.
+    /// Makes a segment, in the table; on a full disk one of `least` bytes may do. It is to be flushed once it gets a record, and not before.
     pub(super) fn create_segment(
         &self,
         roll: &mut Roll,
-        capacity: u64,
+        (least, capacity): (u64, u64),
         ready: u64,
         purpose: Purpose,
         is_packed: bool,
     ) -> Result<SharedSegment> {
         self.space.check(capacity, purpose, || self.directory())?;
-        let base = roll.next_slot;
+        let (number, ordinal) = (roll.next_number, roll.next_ordinal);
         let slots = segment::slots_of(capacity);
-        if base + slots > Address::SLOTS {
-            return Err(Error::Full { directory: self.directory(), segments: base as u64 });
-        }
-        let header = SegmentHeader { store: self.identity.id, number: roll.next_number, capacity, is_packed };
-        let segment = Arc::new(Segment::create(self.medium.clone(), header, base, ready, self.space.share(0))?);
-        (roll.next_slot, roll.next_number) = (base + slots, roll.next_number + 1);
-        self.table.set(&segment);
+        let base = self.take_slots(slots, purpose, ordinal)?;
+        let create = |capacity: u64, reserve: Option<&str>| {
+            let header = SegmentHeader { store: self.identity.id, number, capacity, is_packed };
+            let ready = ready.min(capacity);
+            Segment::create(self.medium.clone(), header, (ordinal, base), ready, self.space.share(0), reserve)
+        };
+        let created = match self.note_room(create(capacity, None)) {
+            Err(refused) if refused.is_disk_full() => self.create_on_full(refused, purpose, (least, capacity), create),
+            created => created,
+        };
+        let segment = Arc::new(created.inspect_err(|_| self.table.give_slots(base..base + slots))?);
+        // On a full disk it may be a smaller one.
+        self.table.give_slots(base + segment.slots()..base + slots);
+        (roll.next_ordinal, roll.next_number) = (ordinal + 1, number + 1);
+        self.table.put(&segment);
         // Release: pairs with the Acquire in `quiescer`; the table has the segment.
-        self.slots.store(roll.next_slot, Ordering::Release);
+        self.ordinals.store(roll.next_ordinal, Ordering::Release);
         Ok(segment)
+    }
+
+    /// Takes segment slots; writers leave those of one segment to copies, which make others free.
+    fn take_slots(&self, count: usize, purpose: Purpose, ordinal: u64) -> Result<usize> {
+        let left = if purpose == Purpose::Copied { 0 } else { segment::slots_of(self.options.segment_bytes) };
+        let full = |(slots, slots_max): (usize, usize)| Error::Full {
+            directory: self.directory(),
+            slots: slots as u64,
+            slots_max: slots_max as u64,
+        };
+        let taken = if ordinal < Position::ORDINALS {
+            self.table.take_slots(count, left)
+        } else {
+            Err((Address::SLOTS, Address::SLOTS))
+        };
+        taken.map_err(full)
     }
 
     /// A segment for one large record.
     fn create_alone(&self, bytes: u64) -> Result<SharedSegment> {
         let capacity = RECORDS_START + bytes;
         self.space.check_record(bytes)?;
-        let segment = self.create_segment(&mut self.lock_roll(), capacity, capacity, Purpose::Written, false)?;
+        let segment = {
+            let mut roll = self.lock_roll();
+            self.make_reserve(&mut roll)?;
+            self.create_segment(&mut roll, (capacity, capacity), capacity, Purpose::Alone, false)?
+        };
         segment.dead.set_alone();
         self.flusher.add(segment.clone());
         Ok(segment)
@@ -389,25 +447,19 @@ impl Log {
     /// # Errors
     /// [`Error::Io`]; a writer that needs what is missing meets the same error.
     pub fn prepare(&self) -> Result<()> {
-        let tail = self.tail();
-        let Some(segment) = self.table.get(tail.base()).filter(|_| tail.is_somewhere()) else { return Ok(()) };
+        let Some((segment, tail)) = self.share_active() else { return Ok(()) };
         // Relaxed: only the thread that prepares looks at what it noted.
         let durable = self.durable.load(Ordering::Relaxed);
         if self.noted.swap(durable, Ordering::Relaxed) < durable {
-            self.note_flushed(&self.flusher.unflushed(), Tail(durable))?;
+            self.note_flushed(&self.flusher.unflushed(), Position(durable))?;
         }
         let end = tail.offset().min(segment.capacity);
         segment.make_ready((end + AHEAD_BYTES).min(segment.capacity))?;
-        if end > segment.capacity / 2 {
-            let mut roll = self.lock_roll();
-            // At the ceiling room is made first, behind the writers' backs, and whoever waits for it comes first.
-            if roll.spare.is_none() && !self.space.is_wanted() && self.has_room(self.options.segment_bytes) {
-                let bytes = self.options.segment_bytes;
-                let spare = self.create_segment(&mut roll, bytes, AHEAD_BYTES, Purpose::Written, false)?;
-                roll.spare = Some((spare, RECORDS_START));
-                self.has_spare.store(true, Ordering::Relaxed);
-            }
-        }
-        Ok(())
+        self.prepare_spare(end > segment.capacity / 2)
     }
+}
+
+/// What room is asked for.
+pub(super) fn purpose_of(record: &NewRecord<'_>) -> Purpose {
+    if record.header.kind == RecordKind::Tombstone { Purpose::Removed } else { Purpose::Written }
 }

@@ -201,6 +201,47 @@ impl Flusher {
         }
     }
 
+    /// Whether a segment is on the list.
+    pub(crate) fn lists(&self, segment: &SharedSegment) -> bool {
+        self.state().unflushed.iter().any(|listed| listed.number == segment.number)
+    }
+
+    /// Makes one segment durable, while no other flush runs: what the system says of a file that failed it may say but once.
+    ///
+    /// # Errors
+    /// As for [`flush`](Self::flush).
+    pub(crate) fn flush_one(
+        &self,
+        medium: &dyn Medium,
+        segment: &SharedSegment,
+        on_failure: impl Fn(u64),
+    ) -> Result<()> {
+        let mut state = self.state();
+        while state.running && state.failure.is_none() {
+            self.wait(state);
+            state = self.state();
+        }
+        if let Some(cause) = &state.failure {
+            return Err(Self::refuse(medium, cause));
+        }
+        state.running = true;
+        drop(state);
+        let flushed = flush_all(std::slice::from_ref(segment));
+        let mut state = self.state();
+        state.running = false;
+        if let Ok(Err(error)) = &flushed {
+            self.failed.store(true, Ordering::Relaxed);
+            state.failure.get_or_insert(error.to_string());
+            on_failure(segment.number);
+        }
+        // Release: as in `flush`. Those who waited look whether it was theirs, and flush for themselves.
+        self.ended.fetch_add(1, Ordering::Release);
+        let waiting = mem::take(&mut state.waiting);
+        drop(state);
+        waiting.iter().for_each(Thread::unpark);
+        flushed?
+    }
+
     /// Waits until the flush that is running ends.
     fn wait(&self, mut state: MutexGuard<'_, State>) {
         let ended = self.ended.load(Ordering::Relaxed);

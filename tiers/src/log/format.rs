@@ -27,6 +27,7 @@ pub const SEQUENCE_COUNT_BITS: u32 = 22;
 const STORE_MAGIC: [u8; 8] = *b"thermocl";
 const SEGMENT_MAGIC: [u8; 8] = *b"thermseg";
 const SNAPSHOT_MAGIC: [u8; 8] = *b"thermidx";
+const HINT_MAGIC: [u8; 8] = *b"thermhnt";
 const FLUSHED_MASK: u64 = 0x7468_6572_6d6f_636c;
 const NAMESPACE_FACTOR: u32 = 0x9e37_79b1;
 
@@ -102,7 +103,7 @@ impl Keys {
         if sum == 0 { 1 } else { sum }
     }
 
-    /// The checksum of a part of a snapshot.
+    /// The checksum of a part of a snapshot, or of a hint.
     pub(crate) fn sum(&self, bytes: &[u8]) -> u64 {
         xxh3_64_with_secret(bytes, &self.checksum)
     }
@@ -300,6 +301,38 @@ impl SnapshotHead {
     }
 }
 
+/// The head of a hint: of which segment it is, and how far it says what is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HintHead {
+    pub(crate) store: [u8; 16],
+    pub(crate) number: u64,
+    pub(crate) end: u64,
+    /// Of everything behind the head.
+    pub(crate) sum: u64,
+}
+
+impl HintHead {
+    pub(crate) const BYTES: usize = 64;
+
+    pub(crate) fn encode(&self) -> [u8; Self::BYTES] {
+        let mut block = sealed_block(HINT_MAGIC);
+        block[16..32].copy_from_slice(&self.store);
+        for (at, word) in [(32, self.number), (40, self.end), (48, self.sum)] {
+            block[at..at + 8].copy_from_slice(&word.to_le_bytes());
+        }
+        seal(&mut block);
+        block
+    }
+
+    pub(crate) fn decode(block: &[u8; Self::BYTES]) -> Result<Self, BadBlock> {
+        check_block(block, HINT_MAGIC)?;
+        let mut store = [0; 16];
+        store.copy_from_slice(&block[16..32]);
+        let [number, end, sum] = [32, 40, 48].map(|at| word_of(&block[at..at + 8]));
+        Ok(Self { store, number, end, sum })
+    }
+}
+
 /// The two words that say how far a segment was flushed.
 pub(crate) fn encode_flushed(flushed: u64) -> [u64; 2] {
     [flushed, flushed ^ FLUSHED_MASK]
@@ -405,12 +438,17 @@ mod tests {
         let identity = Identity { id: [7; 16], secret: [9; 16] };
         let segment = SegmentHeader { store: [7; 16], number: 5, capacity: 1 << 26, is_packed: true };
         let snapshot = SnapshotHead { store: [7; 16], directory_at: 64, directory_bytes: 8, sum: 1 };
+        let hint = HintHead { store: [7; 16], number: 5, end: 1 << 20, sum: 1 };
         for bit in 0..512 {
             let (mut a, mut b, mut c) = (identity.encode(), segment.encode(), snapshot.encode());
             [&mut a, &mut b, &mut c].into_iter().for_each(|block| block[bit / 8] ^= 1 << (bit % 8));
             assert!(Identity::decode(&a).is_err() && SegmentHeader::decode(&b).is_err(), "bit {bit}");
             assert!(SnapshotHead::decode(&c).is_err(), "bit {bit}");
+            let mut d = hint.encode();
+            d[bit / 8] ^= 1 << (bit % 8);
+            assert!(HintHead::decode(&d).is_err(), "bit {bit}");
         }
+        assert_eq!(HintHead::decode(&hint.encode()), Ok(hint));
         assert_eq!(SnapshotHead::decode(&snapshot.encode()), Ok(snapshot));
         assert_eq!(Identity::decode(&identity.encode()), Ok(identity));
         assert_eq!(SegmentHeader::decode(&segment.encode()), Ok(segment));

@@ -4,10 +4,9 @@
 //! counts. Invariant: what was passed over above `flushed` cannot come back.
 
 use std::{
-    borrow::Cow,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -15,11 +14,12 @@ use std::{
 use crossbeam_utils::CachePadded;
 
 use super::{
-    Flusher, Log, Note, Roll, Table, Tail,
+    Flusher, Hint, Hints, Log, Note, Position, Roll, Table, Tail,
     format::{self, BadBlock, IDENTITY_BYTES, IDENTITY_COPY, Identity, Keys, RECORDS_START},
     medium::{File, Lock, Medium},
     scan::{Found, Item, Scan},
     segment::{self, Segment, SharedSegment},
+    slots::Slots,
     snapshot::{self, Snapshot},
     space::{SEGMENTS_MIN, Space},
 };
@@ -47,6 +47,8 @@ pub struct Options {
     pub create: bool,
     /// The most that the files of all segments may take, reserved bytes included: at least four segments.
     pub disk_capacity: Option<u64>,
+    /// Segment slots that there are: [`Address::SLOTS`], or fewer.
+    pub slots: usize,
 }
 
 /// What a scan of one segment found.
@@ -56,6 +58,8 @@ pub struct Scanned {
     pub records: u64,
     /// The bytes that they take.
     pub bytes: u64,
+    /// Where the scan began.
+    start: u64,
     /// Where the next record can go.
     pub end: u64,
     /// Damage to what was flushed once: offset and what.
@@ -102,14 +106,19 @@ impl Log {
         let doubt = read_note(&*medium, &*notes, Note::Doubt)?;
         let snapshot = Snapshot::open(&*medium, identity.id, &keys);
         let snapshot = snapshot.filter(|snapshot| doubt.is_none() && snapshot.fits(&found));
+        let places = snapshot.as_ref().and_then(|snapshot| give_places(&mut found, Some(snapshot), options.slots));
+        // What no snapshot says has room wherever it had some.
+        let snapshot = snapshot.filter(|_| places.is_some());
+        let places = places.or_else(|| give_places(&mut found, None, options.slots));
+        let slots = places.ok_or_else(|| too_many(&found, &options, &*medium))?;
         if snapshot.is_none() && !options.read_only {
             // Before anything changes that it could fit by chance.
             snapshot::remove(&*medium, &names)?;
         }
+        let hints = Hints::find(&*medium, &names, &found, &options, doubt.is_none())?;
         // Its file is there as long as this one.
         snapshot.as_ref().inspect(|snapshot| drop(space.share(snapshot.bytes)));
         space.note_found();
-        let next_slot = give_slots(&mut found, snapshot.as_ref(), &*medium)?;
         let last = numbers.last().copied().unwrap_or(0);
         let next_number = last.checked_add(1).ok_or_else(|| Error::Corrupt {
             file: path_of(&*medium, &segment::name_of(last)),
@@ -124,19 +133,24 @@ impl Log {
                 .filter(|covered| covered.bytes > RECORDS_START)
                 .inspect(|covered| covered.restore(segment));
         }
+        if snapshot.as_ref().is_some_and(|snapshot| !snapshot.is_all_of(&found)) {
+            // Segments may have gone that stood for something older which is here: nobody has said so to the snapshot.
+            found.iter().for_each(|segment| segment.dead.note_some_gone());
+        }
         let found: Vec<_> = found.into_iter().map(SharedSegment::new).collect();
-        let table = Table::new();
-        found.iter().for_each(|segment| table.set(segment));
+        let table = Table::new(slots);
+        found.iter().for_each(|segment| table.put(segment));
+        let next_ordinal = found.len() as u64;
         Ok(Self {
             keys,
             identity,
             options,
             space,
-            slots: AtomicUsize::new(next_slot),
-            quiet_slots: Arc::new(AtomicUsize::new(next_slot)),
+            ordinals: AtomicU64::new(next_ordinal),
+            quiet_ordinals: Arc::new(AtomicU64::new(next_ordinal)),
             tail: CachePadded::new(AtomicU64::new(Tail::NOWHERE.0)),
             table,
-            roll: Mutex::new(Roll { next_slot, next_number, spare: None }),
+            roll: Mutex::new(Roll { next_ordinal, next_number, spare: None }),
             flusher: Flusher::default(),
             quiescent: Arc::default(),
             durable: AtomicU64::new(0),
@@ -144,13 +158,18 @@ impl Log {
             unsettled: AtomicU64::new(u64::MAX),
             reads_by_calls: !medium.is_mapped(),
             walks: Mutex::default(),
+            leaving: Arc::default(),
             oldest_lingering: AtomicU64::new(u64::MAX),
+            beside: AtomicU64::new(0),
             is_damaged: AtomicBool::new(false),
             has_spare: AtomicBool::new(false),
+            reserve: AtomicU64::new(0),
+            is_full: AtomicBool::new(false),
             notes,
             found,
             snapshot,
             medium,
+            hints,
             _lock: lock,
         })
     }
@@ -160,26 +179,35 @@ impl Log {
         self.found.len()
     }
 
-    /// Calls `visit` with every record of the segment `index` that no snapshot covers and where it is, in the order of the file.
-    /// May run for several segments at once, before [`start`](Self::start).
+    /// Up to where the records of a segment are known from the snapshot.
+    pub(super) fn covered_bytes(&self, segment: &Segment) -> u64 {
+        let covered = self.snapshot.as_ref().and_then(|snapshot| snapshot.covered(segment.number));
+        covered.map_or(RECORDS_START, |covered| covered.bytes)
+    }
+
+    /// Calls `visit` with every record of the segment `index` that neither a snapshot covers nor `hint`, which is its, and where it is,
+    /// in the order of the file. May run for several segments at once, before [`start`](Self::start).
     ///
     /// A damaged record in what was flushed once is visited with an unverified location: its key is
     /// probably right, and reading it says [`Error::Corrupt`].
     ///
     /// # Errors
     /// [`Error::Io`], and what `visit` returns.
-    pub fn scan(&self, index: usize, mut visit: impl FnMut(&Found<'_>, Location) -> Result<()>) -> Result<Scanned> {
+    pub fn scan(
+        &self,
+        index: usize,
+        hint: Option<&Hint>,
+        mut visit: impl FnMut(&Found<'_>, Location) -> Result<()>,
+    ) -> Result<Scanned> {
         let segment = &self.found[index];
-        let covered = self.snapshot.as_ref().and_then(|snapshot| snapshot.covered(segment.number));
-        let start = covered.map_or(RECORDS_START, |covered| covered.bytes);
+        let start = hint.map_or_else(|| self.covered_bytes(segment), |hint| hint.end);
+        hint.iter().for_each(|hint| self.note_hint(segment, hint));
         let bytes = segment.quiet_bytes(start, segment.found_bytes)?;
+        if start == RECORDS_START {
+            segment.dead.note_nothing();
+        }
         let scanned = self.scan_bytes(segment, (start, &bytes), segment.flushed, |found, at| {
-            if found.header.deadline_ms != 0 {
-                segment.dead.note_deadline(found.bytes, found.header.deadline_ms);
-            }
-            if found.header.kind == format::RecordKind::Tombstone {
-                segment.dead.note_removal(found.bytes, found.header.sequence);
-            }
+            segment.dead.note_placed(found.bytes, &found.header);
             visit(found, at)
         })?;
         // What was cut meanwhile looked like the end.
@@ -198,7 +226,7 @@ impl Log {
         damaged_below: u64,
         mut visit: impl FnMut(&Found<'_>, Location) -> Result<()>,
     ) -> Result<Scanned> {
-        let (mut scanned, flushed) = (Scanned::default(), segment.flushed);
+        let (mut scanned, flushed) = (Scanned { start, ..Scanned::default() }, segment.flushed);
         let mut scan = Scan::starting_at(&self.keys, start, bytes);
         for item in scan.by_ref() {
             match item {
@@ -244,6 +272,7 @@ impl Log {
         for (segment, scanned) in self.found.iter().zip(scanned) {
             let end = self.repair(segment, scanned)?;
             segment.settle(end);
+            segment.dead.note_void(end.saturating_sub(scanned.start + scanned.bytes));
             ends.push(end);
             if end > segment.flushed {
                 self.flusher.add(segment.clone());
@@ -264,14 +293,19 @@ impl Log {
             if resumed_number != Some(segment.number) && scanned.damaged.is_empty() {
                 // Behind the last record, not behind what was torn: that is zeros by now, and what a file has is noted as flushed.
                 segment.give_back_behind(end)?;
+                if self.covered_bytes(segment) == RECORDS_START && !segment.has_hint.load(Ordering::Relaxed) {
+                    self.queue_for_hint(segment);
+                }
             }
         }
         let mut roll = self.lock_roll();
-        let quiescent = resumed.map_or(Tail::new(roll.next_slot, 0), |(segment, end)| Tail::new(segment.base, end));
+        let behind = Position::new(roll.next_ordinal, 0);
+        let quiescent = resumed.map_or(behind, |(segment, end)| Position::of(segment, end));
         // Release: pairs with the Acquire in `is_quiescent`; nobody writes yet.
         self.quiescent.store(quiescent.0, Ordering::Release);
         roll.spare = resumed.map(|(segment, end)| (segment.clone(), end));
         drop(roll);
+        self.hints.forget();
         Ok(())
     }
 
@@ -305,132 +339,6 @@ impl Log {
         let io = Error::io("clear", path_of(&*self.medium, LOCK), at);
         self.notes.write_at(at, &[0; format::NOTE_BYTES]).map_err(io)
     }
-
-    /// Calls `visit` with every record that is in the log now, in no order of sequences. The caller has made sure
-    /// that nobody is still writing what was reserved before the call.
-    ///
-    /// # Errors
-    /// [`Error::Io`], and what `visit` returns.
-    pub fn visit_all(
-        &self,
-        quiet: QuietEnd,
-        mut visit: impl FnMut(&Found<'_>, Location) -> Result<()>,
-    ) -> Result<Vec<(String, Scanned)>> {
-        let mut all = Vec::new();
-        for Quiet { segment, bytes, end } in self.quiet_segments(quiet)? {
-            // While the store is open nothing is torn: a committed record that does not check out is damage.
-            // But who only reads has repaired nothing.
-            let damaged_below = if self.options.read_only { segment.flushed } else { u64::MAX };
-            let mut scanned = self.scan_bytes(segment, (RECORDS_START, &bytes), damaged_below, &mut visit)?;
-            if let Some(Error::Corrupt { offset, what, .. }) = segment.missing(scanned.end, end) {
-                scanned.damaged.push((offset, what));
-            }
-            all.push((segment.path().to_owned(), scanned));
-        }
-        Ok(all)
-    }
-
-    fn quiet_segments(&self, quiet: QuietEnd) -> Result<Vec<Quiet<'_>>> {
-        let mut all = Vec::new();
-        for segment in self.segments() {
-            if let Some(end) = self.quiet_end(segment, quiet)? {
-                let bytes = segment.quiet_bytes(RECORDS_START, end)?;
-                all.push(Quiet { segment, bytes, end: self.records_end(segment, &quiet).unwrap_or(0) });
-            }
-        }
-        Ok(all)
-    }
-
-    /// Where the quiet part of a segment ends; `None` if it came later.
-    fn quiet_end(&self, segment: &Segment, quiet: QuietEnd) -> Result<Option<u64>> {
-        Ok(match quiet.spare {
-            Some((number, offset)) if number == segment.number => Some(offset),
-            _ if segment.base == quiet.tail.base() && quiet.tail.is_somewhere() => {
-                Some(quiet.tail.offset().min(segment.capacity))
-            }
-            _ if segment.base >= quiet.next_slot => None,
-            _ => Some(segment.file_bytes()?),
-        })
-    }
-
-    /// Up to where there must be records in the quiet part of a segment, 0 if that is not known; `None` if it came later.
-    pub(super) fn records_end(&self, segment: &Segment, quiet: &QuietEnd) -> Option<u64> {
-        if segment.base >= quiet.next_slot {
-            return None;
-        }
-        let is_last = segment.base == quiet.tail.base() && quiet.tail.is_somewhere();
-        let end =
-            if is_last && quiet.tail.offset() <= segment.capacity { quiet.tail.offset() } else { segment.settled() };
-        // From here on there may be holes.
-        let unsettled = Tail(self.unsettled.load(Ordering::Relaxed));
-        Some(if Tail::new(segment.base, end) > unsettled { 0 } else { end })
-    }
-
-    /// Where the log ends now: up to here it is quiet once all writers that are active now have finished.
-    pub fn end(&self) -> QuietEnd {
-        let roll = self.lock_roll();
-        let spare = roll.spare.as_ref().map(|(segment, offset)| (segment.number, *offset));
-        QuietEnd { tail: self.tail(), next_slot: roll.next_slot, next_number: roll.next_number, spare }
-    }
-
-    /// Writes a store with the records up to `sequence` that are in the quiet part of the log to `target`, which is empty.
-    /// It has this store's identity. Durable on return.
-    ///
-    /// # Errors
-    /// [`Error::Io`]; [`Error::Corrupt`] if a segment was cut: what was written so far stays behind.
-    pub fn copy_to(&self, target: &Arc<dyn Medium>, quiet: QuietEnd, sequence: u64) -> Result<()> {
-        for Quiet { segment, bytes, end } in self.quiet_segments(quiet)? {
-            let mut late = Vec::new();
-            let mut scan = Scan::new(&self.keys, &bytes);
-            for item in scan.by_ref() {
-                match item {
-                    // A dictionary may be younger than what it was trained for: a record keeps its sequence when it is packed.
-                    Item::Record(found)
-                        if found.header.sequence > sequence && found.namespace != format::DICTIONARIES =>
-                    {
-                        late.push((found.offset, found.bytes));
-                    }
-                    // What is torn in a store that is only read was never promised: it does not become damage.
-                    Item::Damaged(found) if self.options.read_only && found.offset >= segment.flushed => {
-                        late.push((found.offset, found.bytes));
-                    }
-                    Item::Gap { offset, bytes } if bytes >= format::HEADER_BYTES => late.push((offset, bytes)),
-                    _ => {}
-                }
-            }
-            let used = (scan.end() - RECORDS_START).min(bytes.len() as u64) as usize;
-            let found = scan.end();
-            let copied = segment.copy_to(target.clone(), &self.keys, self.identity.id, &bytes[..used], &late);
-            // First: copying from a page that is missing fails as if it were the copy's fault.
-            segment.missing(found, end).map_or(copied, Err)?;
-        }
-        // Last: what was cut short is no store.
-        write_identity(&**target, &self.identity)
-    }
-}
-
-/// A segment, the bytes in it that nobody writes, and up to where there must be records in them.
-struct Quiet<'a> {
-    segment: &'a SharedSegment,
-    bytes: Cow<'a, [u8]>,
-    end: u64,
-}
-
-/// A moment of the log: see [`Log::end`].
-#[derive(Clone, Copy, Debug)]
-pub struct QuietEnd {
-    tail: Tail,
-    next_slot: usize,
-    next_number: u64,
-    /// The number of the segment that is ready and unused, and where its records go on.
-    spare: Option<(u64, u64)>,
-}
-
-impl QuietEnd {
-    /// The slot and the number of the next segment.
-    pub(super) fn next(self) -> (usize, u64) {
-        (self.next_slot, self.next_number)
-    }
 }
 
 pub(super) fn location(segment: &Segment, found: &Found<'_>, unverified: bool) -> Location {
@@ -443,6 +351,10 @@ fn check_options(options: &Options) -> Result<()> {
     if !(64 << 10..=1 << 30).contains(&bytes) || !bytes.is_multiple_of(8) {
         let expected = "65536 (64 KiB) to 1073741824 (1 GiB), a multiple of 8".to_owned();
         return Err(Error::Option { option: "segment_bytes", found: bytes.to_string(), expected });
+    }
+    if options.slots > Address::SLOTS {
+        let expected = format!("at most {}", Address::SLOTS);
+        return Err(Error::Option { option: "segment_slots", found: options.slots.to_string(), expected });
     }
     match options.disk_capacity.filter(|capacity| *capacity < SEGMENTS_MIN * bytes) {
         None => Ok(()),
@@ -482,7 +394,7 @@ fn create_identity(medium: &dyn Medium) -> Result<Identity> {
     Ok(identity)
 }
 
-fn write_identity(medium: &dyn Medium, identity: &Identity) -> Result<()> {
+pub(super) fn write_identity(medium: &dyn Medium, identity: &Identity) -> Result<()> {
     let new = format!("{STORE}.new");
     let io = |action| Error::io(action, path_of(medium, STORE), 0);
     // Left behind by a crash.
@@ -545,20 +457,26 @@ fn open_segments(
     numbers.iter().map(open).collect()
 }
 
-/// Gives each segment its place among the segment slots, the one that the words of a snapshot name; returns the next free slot.
-fn give_slots(segments: &mut [Segment], snapshot: Option<&Snapshot>, medium: &dyn Medium) -> Result<usize> {
-    let mut next_slot = snapshot.map_or(0, |snapshot| snapshot.next_slot);
-    for segment in segments {
-        segment.base = match snapshot.and_then(|snapshot| snapshot.covered(segment.number)) {
-            Some(covered) => covered.base,
-            None => next_slot,
-        };
-        next_slot = next_slot.max(segment.base + segment.slots());
-        if next_slot > Address::SLOTS {
-            return Err(Error::Full { directory: medium.directory(), segments: segment.base as u64 });
-        }
+/// Gives each segment its ordinal and its place among `count` segment slots, the one that the words of a snapshot name; returns what
+/// is left. `None` if they have no room.
+fn give_places(segments: &mut [Segment], snapshot: Option<&Snapshot>, count: usize) -> Option<Slots> {
+    let covered = |segment: &Segment| Some(snapshot?.covered(segment.number)?.base);
+    let is_taken = |segment: &Segment| covered(segment).map(|base| base..base + segment.slots());
+    let mut taken: Vec<_> = segments.iter().filter_map(is_taken).collect();
+    taken.sort_unstable_by_key(|slots| slots.start);
+    let mut slots = Slots::new(count, &taken)?;
+    for (ordinal, segment) in (0..).zip(segments) {
+        let base = covered(segment);
+        (segment.ordinal, segment.is_covered) = (ordinal, base.is_some());
+        segment.base = if let Some(base) = base { base } else { slots.take(segment.slots())? };
     }
-    Ok(next_slot)
+    Some(slots)
+}
+
+#[cold]
+fn too_many(segments: &[Segment], options: &Options, medium: &dyn Medium) -> Error {
+    let slots = segments.iter().map(|segment| segment.slots() as u64).sum();
+    Error::Full { directory: medium.directory(), slots, slots_max: options.slots as u64 }
 }
 
 /// What the last process says to this one.

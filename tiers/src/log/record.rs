@@ -4,6 +4,7 @@
 //! describes.
 
 use super::format::{self, Header, Keys, Lengths, commit_word};
+use crate::memory::Kept;
 
 /// A record to be written.
 #[derive(Clone, Copy, Debug)]
@@ -16,6 +17,8 @@ pub struct NewRecord<'a> {
     pub key: &'a [u8],
     /// At most 1 GiB less 64 KiB; packed, if the kind says so.
     pub value: &'a [u8],
+    /// What the memory tier is to keep of it besides; the log never does.
+    pub kept: Option<&'a Kept>,
 }
 
 impl NewRecord<'_> {

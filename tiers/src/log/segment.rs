@@ -5,19 +5,20 @@
 //! stored to only below `ready`.
 
 use std::{
-    borrow::Cow,
     io,
     sync::{
         Arc, LazyLock, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
 mod cut;
+mod shown;
+mod written;
 
 use super::{
     Medium,
-    compact::Dead,
+    dead::Dead,
     format::{self, BadBlock, HEADER_BYTES, Header, Keys, RECORDS_START, RecordKind, SegmentHeader, commit_word},
     map::{Map, STEP_BYTES},
     medium::File,
@@ -36,6 +37,8 @@ const READ_BYTES: u64 = 512;
 pub(crate) struct Segment {
     pub(crate) number: u64,
     pub(crate) capacity: u64,
+    /// How many segments were made, or found at open, before it.
+    pub(super) ordinal: u64,
     /// The first of its segment slots.
     pub(crate) base: usize,
     path: String,
@@ -63,6 +66,10 @@ pub(crate) struct Segment {
     share: Share,
     /// Whether whatever shrinks was compressed when it came here: nothing is appended to it after opening.
     pub(crate) is_packed: bool,
+    /// Whether there is a file of that name which may be its hint.
+    pub(super) has_hint: AtomicBool,
+    /// Whether words of the snapshot that was found at open may name places in it.
+    pub(super) is_covered: bool,
 }
 
 /// The name of segment `number`.
@@ -72,7 +79,12 @@ pub(crate) fn name_of(number: u64) -> String {
 
 /// The number in a segment's name.
 pub(crate) fn number_of(name: &str) -> Option<u64> {
-    let digits = name.strip_suffix(".segment")?;
+    number_in(name, ".segment")
+}
+
+/// The number in a name that ends so.
+pub(super) fn number_in(name: &str, end: &str) -> Option<u64> {
+    let digits = name.strip_suffix(end)?;
     let lower = digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
     (digits.len() == 16 && lower).then(|| u64::from_str_radix(digits, 16).ok())?
 }
@@ -83,13 +95,14 @@ pub(crate) fn slots_of(capacity: u64) -> usize {
 }
 
 impl Segment {
-    /// Makes a new segment, its blocks reserved and its first `ready` bytes ready.
+    /// Makes a new segment, of the file `reserve` if one is named, its blocks reserved and its first `ready` bytes ready.
     pub(super) fn create(
         medium: Arc<dyn Medium>,
         header: SegmentHeader,
-        base: usize,
+        (ordinal, base): (u64, usize),
         ready: u64,
         share: Share,
+        reserve: Option<&str>,
     ) -> Result<Self> {
         let name = name_of(header.number);
         let path = format!("{}/{name}", medium.directory());
@@ -99,7 +112,15 @@ impl Segment {
         // It gets its name when its header is durable, and its first record when its name is: a segment without a
         // header is damaged.
         let made = || -> io::Result<_> {
-            let file = medium.create(&unfinished)?;
+            let file = match reserve {
+                None => medium.create(&unfinished)?,
+                Some(reserve) => {
+                    medium.rename(reserve, &unfinished)?;
+                    let file = medium.open(&unfinished, true)?;
+                    file.set_bytes(header.capacity)?;
+                    file
+                }
+            };
             file.allocate(header.capacity)?;
             file.write_at(0, &header.encode())?;
             file.flush()?;
@@ -117,6 +138,7 @@ impl Segment {
         let segment = Self {
             number: header.number,
             capacity: header.capacity,
+            ordinal,
             base,
             path,
             file: OnDemand::new(medium.clone(), name.clone(), true, file),
@@ -132,6 +154,8 @@ impl Segment {
             dead: Dead::default(),
             share,
             is_packed: header.is_packed,
+            has_hint: AtomicBool::new(false),
+            is_covered: false,
         };
         segment.make_ready(ready).map_err(undo)?;
         segment.share.set(header.capacity);
@@ -139,7 +163,7 @@ impl Segment {
     }
 
     /// Opens the segment `number`; one that needs at most `growth_max` more bytes for that, if any are said, is mapped up to its
-    /// capacity so that it can go on. Its place among the segment slots is for the caller to say.
+    /// capacity so that it can go on. Its ordinal, and its place among the segment slots, are for the caller to say.
     pub(super) fn open(
         medium: &Arc<dyn Medium>,
         store: [u8; 16],
@@ -181,6 +205,7 @@ impl Segment {
         let segment = Self {
             number,
             capacity,
+            ordinal: 0,
             base: 0,
             file,
             map,
@@ -192,10 +217,12 @@ impl Segment {
             found_bytes,
             header_damage,
             can_grow: append,
-            dead: Dead::default(),
+            dead: Dead::unknown(),
             share,
             is_packed,
             path,
+            has_hint: AtomicBool::new(false),
+            is_covered: false,
         };
         if !append {
             segment.release();
@@ -305,118 +332,6 @@ impl Segment {
         Ok(())
     }
 
-    /// Writes `record` at `offset`, which the caller reserved.
-    #[inline]
-    pub(crate) fn place(&self, keys: &Keys, offset: u64, record: &NewRecord<'_>, placing: Placing) -> Result<()> {
-        debug_assert!(offset + record.bytes() <= self.ready());
-        match &self.map {
-            Some(map) if placing != Placing::Written => {
-                map.store_word(offset + 8, keys.length_word(record.key.len(), record.value.len()));
-                map.fill(offset + 16, [&record.header.encode(), record.key, record.value]);
-                let body = map.quiet(offset + 8, HEADER_BYTES - 8 + (record.key.len() + record.value.len()) as u64);
-                let sum = keys.checksum(record.namespace, body.unwrap_or_default());
-                let sum = if placing == Placing::Provisional { !sum } else { sum };
-                map.store_word(offset, commit_word(sum, record.namespace));
-                self.check_uncut(map, offset)
-            }
-            _ => self.write_at(offset, &record.encode(keys, placing)),
-        }
-    }
-
-    /// Writes `records` from `offset` on, all of which the caller reserved; returns how many of them are there.
-    pub(crate) fn place_side_by_side(
-        &self,
-        keys: &Keys,
-        offset: u64,
-        records: &[NewRecord<'_>],
-        placing: Placing,
-    ) -> (usize, Result<()>) {
-        if self.is_mapped() && placing == Placing::Written {
-            return self.write_side_by_side(keys, offset, records);
-        }
-        let mut offset = offset;
-        for (index, record) in records.iter().enumerate() {
-            if let Err(error) = self.place(keys, offset, record, placing) {
-                return (index, Err(error));
-            }
-            offset += record.bytes();
-        }
-        (records.len(), Ok(()))
-    }
-
-    /// By one call. Where that fails the map shows how far it came.
-    fn write_side_by_side(&self, keys: &Keys, offset: u64, records: &[NewRecord<'_>]) -> (usize, Result<()>) {
-        let mut bytes = Vec::with_capacity(records.iter().map(|record| record.bytes() as usize).sum());
-        records.iter().for_each(|record| record.encode_to(keys, Placing::Written, &mut bytes));
-        let Err(error) = self.write_at(offset, &bytes) else { return (records.len(), Ok(())) };
-        let mut start = 0;
-        let is_there = |record: &&NewRecord<'_>| {
-            let end = start + record.bytes() as usize;
-            let is_there = self.holds(offset + start as u64, &bytes[start..end]);
-            start = end;
-            is_there
-        };
-        (records.iter().take_while(is_there).count(), Err(error))
-    }
-
-    /// Whether the map shows `bytes` at `offset`, where nobody but the caller writes.
-    pub(crate) fn holds(&self, offset: u64, bytes: &[u8]) -> bool {
-        self.map.as_ref().is_some_and(|map| map.quiet(offset, bytes.len() as u64) == Some(bytes))
-    }
-
-    /// Turns a provisional record into a committed one.
-    pub(crate) fn commit(&self, offset: u64, record: &NewRecord<'_>, keys: &Keys) -> Result<()> {
-        match &self.map {
-            Some(map) => {
-                map.store_word(offset, map.word(offset) ^ u64::from(u32::MAX));
-                self.check_uncut(map, offset)
-            }
-            None => self.write_at(offset, &record.encode(keys, Placing::Commit)[..8]),
-        }
-    }
-
-    /// Overwrites `bytes` at `offset` with a void record.
-    pub(crate) fn make_void(&self, keys: &Keys, offset: u64, bytes: u64) -> Result<()> {
-        let header = Header { kind: RecordKind::Void, sequence: 0, deadline_ms: 0 };
-        let length = keys.length_word(0, 0) | (bytes - HEADER_BYTES);
-        let mut body = length.to_le_bytes().to_vec();
-        body.extend(header.encode());
-        let commit = commit_word(keys.checksum(0, &body), 0);
-        // In this order a crash leaves a hole of the same length.
-        self.write_at(offset, &0_u64.to_le_bytes())?;
-        self.write_at(offset + 8, &body)?;
-        self.write_at(offset, &commit.to_le_bytes())
-    }
-
-    /// Overwrites a range with zeros.
-    pub(crate) fn zero(&self, offset: u64, bytes: u64) -> Result<()> {
-        let mut done = 0;
-        while done < bytes {
-            let step = (bytes - done).min(STEP_BYTES);
-            self.write_at(offset + done, &ZEROS[..step as usize])?;
-            done += step;
-        }
-        Ok(())
-    }
-
-    /// Writes a range again as it is, so that the next flush covers it whatever an earlier one did.
-    pub(crate) fn rewrite(&self) -> Result<()> {
-        let mut buffer = Vec::new();
-        let mut at = 0;
-        while at < self.found_bytes {
-            buffer.resize((self.found_bytes - at).min(STEP_BYTES) as usize, 0);
-            self.file.read_at(at, &mut buffer).map_err(Error::io("read", &self.path, at))?;
-            self.write_at(at, &buffer)?;
-            at += buffer.len() as u64;
-        }
-        Ok(())
-    }
-
-    /// Writes `bytes` at `offset` by a call.
-    pub(crate) fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<()> {
-        self.file.write_at(offset, bytes).map_err(Error::io("write", &self.path, offset))
-    }
-
     /// Notes in the header that every byte below `flushed` was flushed.
     pub(crate) fn note_flushed(&self, flushed: u64) -> Result<()> {
         let [word, check] = format::encode_flushed(flushed);
@@ -474,147 +389,6 @@ impl Segment {
         Ok(())
     }
 
-    /// Shows the record at `offset`, as it was written: if the file was cut that may cost a checksum.
-    ///
-    /// # Errors
-    /// [`Error::Corrupt`] when there is none, or not all of it any more. Otherwise its checksum is not looked at, nor if it is
-    /// `unverified`.
-    #[inline]
-    pub(crate) fn read<R>(
-        &self,
-        keys: &Keys,
-        offset: u64,
-        unverified: bool,
-        show: impl FnOnce(Record<'_>) -> R,
-    ) -> Result<R> {
-        let Some(map) = &self.map else { return self.read_unmapped(keys, offset, unverified, show) };
-        let Some(record) = read_mapped(map, keys, offset) else { return Err(self.no_record(offset)) };
-        let end = offset + record.unpadded_bytes();
-        if !self.is_plainly_whole(map, end) {
-            return self.read_carefully(map, keys, offset, unverified, show);
-        }
-        let shown = show(record);
-        // What a cut takes away does not come back: what is whole now was whole when it was shown.
-        if !self.is_plainly_whole(map, end) {
-            self.read_carefully(map, keys, offset, unverified, |_| ())?;
-        }
-        Ok(shown)
-    }
-
-    /// Asks for the first cache lines of the record at `offset`, if it is mapped.
-    #[inline]
-    pub(crate) fn prefetch(&self, offset: u64) {
-        if let Some(map) = &self.map {
-            map.prefetch(offset);
-        }
-    }
-
-    #[cold]
-    fn read_unmapped<R>(
-        &self,
-        keys: &Keys,
-        offset: u64,
-        unverified: bool,
-        show: impl FnOnce(Record<'_>) -> R,
-    ) -> Result<R> {
-        let io = |offset| Error::io("read", self.path.clone(), offset);
-        let (mut bytes, left) = self.first_bytes(offset).map_err(io(offset))?;
-        let words = (format::word_at(&bytes, 0), format::word_at(&bytes, 8));
-        let (Some(commit), Some(lengths)) = (words.0, words.1.and_then(|word| keys.lengths(word))) else {
-            return Err(self.no_record(offset));
-        };
-        if lengths.bytes() > left || commit as u32 == 0 {
-            return Err(self.no_record(offset));
-        }
-        let have = bytes.len() as u64;
-        bytes.resize(lengths.bytes() as usize, 0);
-        if lengths.bytes() > have {
-            self.file.read_at(offset + have, &mut bytes[have as usize..]).map_err(io(offset))?;
-        }
-        let record = Record::new(commit, lengths, &bytes[8..]).ok_or_else(|| self.no_record(offset))?;
-        if bytes.last() == Some(&0) && !unverified {
-            self.check(keys, offset, &record)?;
-        }
-        Ok(show(record))
-    }
-
-    /// The namespace that the record at `offset` states, whatever else is wrong with it.
-    pub(crate) fn stated_namespace(&self, offset: u64) -> Result<u32> {
-        let mut word = [0; 8];
-        self.file()?.read_at(offset, &mut word).map_err(Error::io("read", &self.path, offset))?;
-        Ok((u64::from_le_bytes(word) >> 32) as u32)
-    }
-
-    /// What most records fit in, from `offset` on, and how many bytes the file has from there.
-    fn first_bytes(&self, offset: u64) -> io::Result<(Vec<u8>, u64)> {
-        let measure = || self.file.bytes().map(|bytes| bytes.saturating_sub(offset));
-        let mut left = measure()?;
-        loop {
-            let mut bytes = vec![0; left.min(READ_BYTES) as usize];
-            match self.file.read_at(offset, &mut bytes) {
-                Ok(()) => return Ok((bytes, left)),
-                Err(error) => {
-                    // What lay behind the last record may have been given back meanwhile.
-                    let before = std::mem::replace(&mut left, measure()?);
-                    if error.kind() != io::ErrorKind::UnexpectedEof || left >= before {
-                        return Err(error);
-                    }
-                }
-            }
-        }
-    }
-
-    #[cold]
-    fn no_record(&self, offset: u64) -> Error {
-        self.cut_at(offset).unwrap_or_else(|| self.corrupt(offset, "no record where the index names one".to_owned()))
-    }
-
-    /// Holds a record against its checksum.
-    pub(crate) fn check(&self, keys: &Keys, offset: u64, record: &Record<'_>) -> Result<()> {
-        let (stored, computed) = record.checksums(keys);
-        if stored == computed || stored == !computed {
-            return Ok(());
-        }
-        let cut = self.cut_at(offset);
-        Err(cut.unwrap_or_else(|| self.mismatch(offset, stored, computed)))
-    }
-
-    /// Damage at `offset`.
-    #[cold]
-    fn mismatch(&self, offset: u64, stored: u32, computed: u32) -> Error {
-        self.corrupt(offset, format!("checksum mismatch (stored {stored:08x}, computed {computed:08x})"))
-    }
-
-    #[cold]
-    pub(crate) fn corrupt(&self, offset: u64, what: String) -> Error {
-        Error::Corrupt { file: self.path.clone(), offset, what }
-    }
-
-    /// The bytes from `start` up to `end`, or to the end of the file. No writer may be active there.
-    pub(crate) fn quiet_bytes(&self, start: u64, end: u64) -> Result<Cow<'_, [u8]>> {
-        // Whoever scans what is left says what is missing: see `cut.rs`.
-        let bytes = end.min(self.file_bytes()?).saturating_sub(start);
-        if bytes == 0 {
-            return Ok(Cow::Borrowed(&[]));
-        }
-        if let Some(map) = &self.map {
-            let bytes = bytes.min(map.bytes().saturating_sub(start));
-            return Ok(map.quiet(start, bytes).unwrap_or_default().into());
-        }
-        let mut buffer = vec![0; bytes as usize];
-        self.file.read_at(start, &mut buffer).map_err(Error::io("read", &self.path, start))?;
-        Ok(buffer.into())
-    }
-
-    /// As [`quiet_bytes`](Self::quiet_bytes), of what was there when the file was opened: asks for its length only if it is not mapped.
-    pub(crate) fn found_bytes(&self, end: u64) -> Result<Cow<'_, [u8]>> {
-        let bytes = end.saturating_sub(RECORDS_START);
-        match self.map.as_ref().and_then(|map| map.quiet(RECORDS_START, bytes)) {
-            Some(bytes) => Ok(bytes.into()),
-            None => self.quiet_bytes(RECORDS_START, end),
-        }
-    }
-
     /// The file's length now. Of one whose name is gone, but which is mapped: as long as it was.
     pub(crate) fn file_bytes(&self) -> Result<u64> {
         match self.file.bytes() {
@@ -637,7 +411,7 @@ impl Segment {
         let (number, capacity, is_packed) = (self.number, self.capacity, self.is_packed);
         let header = SegmentHeader { store, number, capacity, is_packed };
         let end = RECORDS_START + bytes.len() as u64;
-        let copy = Self::create(target, header, 0, 0, Space::new(None, 0).share(0))?;
+        let copy = Self::create(target, header, (0, 0), 0, Space::new(None, 0).share(0), None)?;
         for (index, chunk) in bytes.chunks(STEP_BYTES as usize).enumerate() {
             copy.write_at(RECORDS_START + index as u64 * STEP_BYTES, chunk)?;
         }
@@ -646,14 +420,6 @@ impl Segment {
         copy.note_flushed(end)?;
         copy.flush()
     }
-}
-
-#[inline]
-fn read_mapped<'a>(map: &'a Map, keys: &Keys, offset: u64) -> Option<Record<'a>> {
-    map.prefetch(offset);
-    let (commit, length) = map.first_words(offset)?;
-    let lengths = keys.lengths(length).filter(|_| commit as u32 != 0)?;
-    Record::new(commit, lengths, map.quiet(offset + 8, lengths.bytes() - 8)?)
 }
 
 enum BadHeader {

@@ -5,20 +5,20 @@
 //! segments when the log is opened, each page when it is asked for, each record when it is read. Opening reads nothing but the
 //! directory, whose length does not depend on the number of keys.
 
-use std::io;
+use std::{io, ops::Range};
 
 use super::{
     Log,
-    compact::Dead,
+    dead::Dead,
     format::{Keys, RECORDS_START, SnapshotHead},
     medium::{File, Medium},
-    open::QuietEnd,
+    quiet::QuietEnd,
     scan::Found,
-    segment::{self, Segment},
+    segment::{self, Segment, SharedSegment},
     space::Purpose,
 };
 use crate::{
-    Error, Result,
+    Error, Guard, Result,
     slot::{Address, Location, Word},
 };
 
@@ -35,10 +35,10 @@ const WORD_BYTES: usize = 8 + 2;
 const COUNTS: usize = 11;
 /// Words that the directory has for a segment.
 const SEGMENT_WORDS: usize = 4 + Dead::FIGURES;
+// A store with a segment in every slot can be handed on.
+const _: () = assert!((SEGMENT_WORDS * 8) as u64 * Address::SLOTS as u64 + (64 << 10) <= DIRECTORY_BYTES_MAX);
 /// Of a word of the table: the bits of a page's place, in front of which stands how many words it has.
 const PLACE_BITS: u32 = 48;
-/// Segment slots that a snapshot may keep in use: without one they are given out anew.
-const SLOTS_MAX: usize = Address::SLOTS / 2;
 
 /// What a store counts, beside what the words say.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -71,7 +71,6 @@ pub(super) struct Snapshot {
     /// Of the file.
     pub(super) bytes: u64,
     pub(super) figures: Figures,
-    pub(super) next_slot: usize,
     pub(super) next_number: u64,
     shards: Vec<u64>,
     segments: Vec<Covered>,
@@ -123,7 +122,7 @@ impl Snapshot {
         let words: Vec<_> = directory.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
         let (counts, lists) = words.split_first_chunk::<COUNTS>()?;
         let [last_sequence, keys, live_bytes, has_deadlines, rest @ ..] = *counts;
-        let [next_slot, next_number, stamp, table_at, pages, shards, segments] = rest;
+        let [slots_end, next_number, stamp, table_at, pages, shards, segments] = rest;
         let count = |number: u64| usize::try_from(number).ok();
         let (shards, segments_words) = lists.split_at_checked(count(shards)?)?;
         let (segment_words, rest) = segments_words.as_chunks::<SEGMENT_WORDS>();
@@ -132,7 +131,6 @@ impl Snapshot {
             file,
             bytes,
             figures: Figures { last_sequence, keys, live_bytes, has_deadlines: has_deadlines != 0 },
-            next_slot: count(next_slot)?,
             next_number,
             shards: shards.to_vec(),
             segments: segment_words.iter().map(Covered::decode).collect::<Option<_>>()?,
@@ -140,20 +138,20 @@ impl Snapshot {
             table_at,
             pages: count(pages)?,
         };
-        (is_whole && snapshot.is_possible()).then_some(snapshot)
+        (is_whole && snapshot.is_possible(count(slots_end)?)).then_some(snapshot)
     }
 
-    /// Whether segments stand apart and in order.
-    fn is_possible(&self) -> bool {
-        let mut slot = 0;
-        let is_apart = |segment: &Covered| {
-            let is_behind = segment.base >= slot && segment.base <= SLOTS_MAX && segment.capacity <= 1 << 40;
-            slot = segment.base + segment::slots_of(segment.capacity);
-            is_behind
-        };
-        self.segments.iter().all(is_apart)
-            && slot <= self.next_slot
-            && self.next_slot <= SLOTS_MAX
+    /// Whether segments stand apart, in front of the slot `slots_end`, and in the order of their numbers.
+    fn is_possible(&self, slots_end: usize) -> bool {
+        let is_within = |segment: &Covered| segment.base <= Address::SLOTS && segment.capacity <= 1 << 40;
+        if !self.segments.iter().all(is_within) {
+            return false;
+        }
+        let mut slots: Vec<_> = self.segments.iter().map(Covered::slots).collect();
+        slots.sort_unstable_by_key(|slots| slots.start);
+        slots.is_sorted_by(|a, b| a.end <= b.start)
+            && slots.last().map_or(0, |last| last.end) <= slots_end
+            && slots_end <= Address::SLOTS
             && self.next_number <= u64::MAX >> 1
             && self.segments.is_sorted_by(|a, b| a.number < b.number)
             && self.segments.last().is_none_or(|last| last.number < self.next_number)
@@ -174,6 +172,17 @@ impl Snapshot {
             }
             None => segment.number >= self.next_number,
         })
+    }
+
+    /// Whether the log is what it was when the snapshot was written: nothing has come since, or gone.
+    pub(super) fn is_all_of(&self, segments: &[Segment]) -> bool {
+        let is_there = |covered: &Covered| {
+            covered.bytes <= RECORDS_START || segments.iter().any(|segment| segment.number == covered.number)
+        };
+        let is_covered = |segment: &Segment| {
+            self.covered(segment.number).is_some_and(|covered| segment.found_bytes <= covered.bytes)
+        };
+        self.segments.iter().all(is_there) && segments.iter().all(is_covered)
     }
 
     /// The words of page `number` and what is remembered of their keys, or `None` if they are not what was written.
@@ -215,6 +224,10 @@ fn sum_of(page: &mut [u8], keys: &Keys, stamp: u64, number: usize) -> u64 {
 }
 
 impl Covered {
+    fn slots(&self) -> Range<usize> {
+        self.base..self.base + segment::slots_of(self.capacity)
+    }
+
     fn decode(words: &[u64; SEGMENT_WORDS]) -> Option<Self> {
         let (&[number, base, capacity, bytes], dead) = words.split_first_chunk()?;
         let base = usize::try_from(base).ok()?;
@@ -243,12 +256,23 @@ impl Log {
     pub fn snapshot_gone_bytes(&self) -> Option<u64> {
         let snapshot = self.snapshot.as_ref()?;
         let is_there = |covered: &&Covered| self.found.iter().any(|segment| segment.number == covered.number);
-        let gone: Vec<_> = snapshot.segments.iter().filter(|covered| !is_there(covered)).collect();
+        let is_gone = |covered: &&Covered| covered.bytes > RECORDS_START && !is_there(covered);
+        let gone: Vec<_> = snapshot.segments.iter().filter(is_gone).collect();
         let live = |covered: &&Covered| {
             let [dead, _, removals, ..] = covered.dead;
             (covered.bytes - RECORDS_START).saturating_sub(dead.saturating_add(removals))
         };
         (!gone.is_empty()).then(|| gone.iter().map(live).sum())
+    }
+
+    /// Whether the figures of the snapshot have it that the record at `displaced` is dead, since one of the sequence `by` came.
+    pub fn is_counted(&self, displaced: Location, by: u64) -> bool {
+        let Some(snapshot) = self.snapshot.as_ref().filter(|snapshot| by <= snapshot.figures.last_sequence) else {
+            return false;
+        };
+        let covered = |segment: &Segment| snapshot.covered(segment.number);
+        let is_covered = |(segment, offset): (&Segment, u64)| covered(segment).is_some_and(|is| offset < is.bytes);
+        self.find(displaced, &Guard::pin()).is_ok_and(is_covered)
     }
 
     /// Removes the snapshot, which says something that cannot be: the log is to be opened anew.
@@ -269,16 +293,18 @@ impl Log {
     }
 
     /// The words of page `number` of the snapshot and what is remembered of their keys, or `None` if they are not what was
-    /// written. What stood in segments that have gone since is left out; the others are unverified.
+    /// written. What stood in segments that have gone since is left out, whoever has their slots by now; the others are unverified.
     ///
     /// # Errors
     /// [`Error::Io`].
     pub fn snapshot_page(&self, number: usize) -> Result<Option<Vec<(Word, u16)>>> {
         let Some(snapshot) = &self.snapshot else { return Ok(None) };
         let words = snapshot.page(number, &self.keys).map_err(Error::io("read", self.path_of_snapshot(), 0))?;
+        let guard = Guard::pin();
         let is_there = |(word, history): (Word, u16)| {
             let at = word.location()?;
-            let segment = self.table.get(at.address().slot()).filter(|segment| !segment.dead.is_gone());
+            let segment = self.table.get(at.address().slot(), &guard);
+            let segment = segment.filter(|segment| segment.is_covered && !segment.dead.is_gone());
             let at = if at.is_nothing() { at } else { segment.map(|_| at.as_unverified())? };
             Some((word.with_location(at), history))
         };
@@ -295,7 +321,7 @@ impl Log {
             let covered = self.snapshot.as_ref().and_then(|snapshot| snapshot.covered(segment.number));
             let Some(covered) = covered else { continue };
             let Some(bytes) = segment.unless_gone(segment.found_bytes(covered.bytes))? else { continue };
-            let scanned = self.scan_bytes(segment, (RECORDS_START, &bytes), u64::MAX, &mut visit)?;
+            let scanned = self.scan_bytes(&segment, (RECORDS_START, &bytes), u64::MAX, &mut visit)?;
             if let Some(error) = segment.missing(scanned.end, covered.bytes) {
                 return Err(error);
             }
@@ -349,13 +375,15 @@ impl NewSnapshot<'_> {
     fn write(&mut self) -> Result<()> {
         let io = Error::io("write", self.log.path_of_snapshot(), self.written);
         self.file.write_at(self.written, &self.buffer).map_err(io)?;
+        self.log.note_beside(&self.buffer);
         self.written += self.buffer.len() as u64;
         self.buffer.clear();
         Ok(())
     }
 
     /// Ends it and puts it in the place of the one before. `covered` is where the log ended before the first page was
-    /// looked at; every record below it was in the index then, and is durable now. `shards` is the state of the index's shards.
+    /// looked at; every record below it was in the index then, and is durable now. `shards` is the state of the index's shards. What
+    /// was displaced by records of no higher a sequence than the last one of `figures` is in those of the segments, which are taken now.
     ///
     /// # Errors
     /// [`Error::Io`]: the one before stays.
@@ -368,7 +396,7 @@ impl NewSnapshot<'_> {
         };
         let segments = log.covered_by(covered).ok_or_else(unknown)?;
         let Figures { last_sequence, keys, live_bytes, has_deadlines } = figures;
-        let (next_slot, next_number) = covered.next();
+        let slots_end = segments.iter().map(|segment| segment.slots().end).max().unwrap_or(0);
         let table_at = self.written + self.buffer.len() as u64;
         self.table.iter().for_each(|entry| self.buffer.extend(entry.to_le_bytes()));
         let counts: [u64; COUNTS] = [
@@ -376,8 +404,8 @@ impl NewSnapshot<'_> {
             keys,
             live_bytes,
             has_deadlines.into(),
-            next_slot as u64,
-            next_number,
+            slots_end as u64,
+            covered.next_number(),
             self.stamp,
             table_at,
             self.table.len() as u64,
@@ -423,7 +451,7 @@ impl Log {
         let mut all = Vec::new();
         for segment in self.segments() {
             // Up to where the records end, and not the file: the next process may go on there.
-            let Some(bytes) = self.records_end(segment, &end) else { continue };
+            let Some(bytes) = self.records_end(&segment, &end) else { continue };
             let bytes = Some(bytes.min(segment.capacity)).filter(|bytes| *bytes >= RECORDS_START)?;
             let (number, base, capacity) = (segment.number, segment.base, segment.capacity);
             all.push(Covered { number, base, capacity, bytes, dead: segment.dead.figures() });
@@ -431,17 +459,32 @@ impl Log {
         Some(all)
     }
 
-    /// Whether an index of so many keys can be written as it is: nothing in the log is damaged, there are segment slots left for the
-    /// next process, and room under the ceiling.
+    /// About how many bytes of what is between two moments are somebody's newest records.
+    pub fn live_bytes_behind(&self, from: &QuietEnd, to: &QuietEnd) -> u64 {
+        let live = |segment: SharedSegment| {
+            let [start, end] = [from, to].map(|end| self.records_end(&segment, end).unwrap_or(RECORDS_START));
+            let [dead, _, removals, ..] = segment.dead.figures();
+            match start < end {
+                true => (end - start).saturating_sub(dead.saturating_add(removals)),
+                false => 0,
+            }
+        };
+        self.segments().into_iter().map(live).sum()
+    }
+
+    /// Whether it is known of every segment where its records in front of `end` end.
+    pub fn is_known_up_to(&self, end: &QuietEnd) -> bool {
+        self.covered_by(*end).is_some()
+    }
+
+    /// Whether an index of so many keys can be written as it is: nothing in the log is damaged, and there is room under the ceiling.
     pub fn can_be_covered(&self, keys: u64) -> bool {
         let bytes = SnapshotHead::BYTES as u64 + keys.saturating_mul(WORD_BYTES as u64 + 1);
         let is_whole = |segment: &Segment| segment.header_damage.is_none() && !segment.dead.is_damaged();
-        let next_slot = self.lock_roll().next_slot;
         self.failure().is_none()
             && !self.is_damaged()
-            && next_slot <= SLOTS_MAX
             && self.space.has_room(bytes, Purpose::Copied)
-            && self.segments().into_iter().all(|segment| is_whole(segment))
+            && self.segments().iter().all(|segment| is_whole(segment))
     }
 
     /// Whether anything that was found at open is dead.

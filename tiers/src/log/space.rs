@@ -20,6 +20,10 @@ pub(super) const SEGMENTS_MIN: u64 = 4;
 pub(super) enum Purpose {
     /// For writers: they leave room for one cold segment.
     Written,
+    /// For one large value.
+    Alone,
+    /// For removals, which come first on a full disk.
+    Removed,
     /// For copies, which give back at least as much as they take.
     Copied,
 }
@@ -96,7 +100,7 @@ impl Space {
     }
 
     fn bytes_with(&self, bytes: u64, purpose: Purpose) -> u64 {
-        let headroom = if purpose == Purpose::Written { self.segment_bytes } else { 0 };
+        let headroom = if purpose == Purpose::Copied { 0 } else { self.segment_bytes };
         self.taken() + bytes + headroom
     }
 
@@ -115,7 +119,7 @@ impl Space {
         if self.has_room(bytes, purpose) {
             return Ok(());
         }
-        if purpose == Purpose::Written {
+        if purpose != Purpose::Copied {
             self.is_wanted.store(true, Ordering::Relaxed);
         }
         let (taken, capacity) = (self.taken(), self.capacity.unwrap_or(u64::MAX));

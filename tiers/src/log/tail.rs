@@ -1,20 +1,13 @@
-//! The log's end and its segments, as numbers: what a reservation needs to know.
+//! The log's end, and how what is in it stands in time.
 //!
-//! Holds no file and no byte of a record. Invariant: a segment slot, once given out, names one segment for ever.
+//! Holds numbers alone: no file and no byte of a record. Invariant: of two positions the later one is the higher, whatever slots their
+//! segments have.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicUsize, Ordering},
-};
-
-use super::segment::SharedSegment;
-use crate::slot::Address;
-
-const TABLE_PART: usize = 256;
+use super::segment::Segment;
 
 /// Where the log ends: a segment slot and an offset in units of 8 bytes, in one word, so that one `fetch_add`
-/// reserves in a segment that cannot change underneath.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// reserves in a segment that cannot change underneath. Says nothing of before and after, for slots are used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Tail(pub(super) u64);
 
 impl Tail {
@@ -42,49 +35,37 @@ impl Tail {
     }
 }
 
-/// The segments by segment slot. Grows by parts; a segment, once there, stays. Where those stood that are gone it may have holes.
-#[derive(Debug)]
-pub(super) struct Table {
-    parts: Box<[OnceLock<Part>]>,
-    /// Behind the last one.
-    end: AtomicUsize,
-}
+/// A place in the log as it stands in time: the ordinal of a segment, and an offset in units of 8 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position(pub(super) u64);
 
-type Part = Box<[OnceLock<SharedSegment>; TABLE_PART]>;
+impl Position {
+    /// 2 GiB: more than any segment has that is appended to twice.
+    const UNIT_BITS: u32 = 28;
+    const UNITS_MAX: u64 = (1 << Self::UNIT_BITS) - 1;
+    /// In front of everything.
+    pub(super) const START: Self = Self(0);
+    /// Behind everything.
+    pub(super) const END: Self = Self(u64::MAX);
+    /// Segments have lower ordinals.
+    pub(super) const ORDINALS: u64 = u64::MAX >> Self::UNIT_BITS;
 
-impl Table {
-    pub(super) fn new() -> Self {
-        let parts = (0..Address::SLOTS / TABLE_PART).map(|_| OnceLock::new()).collect();
-        Self { parts, end: AtomicUsize::new(0) }
+    /// An offset that is too high is behind all others of the segment.
+    pub(super) fn new(ordinal: u64, offset: u64) -> Self {
+        Self(ordinal << Self::UNIT_BITS | (offset / 8).min(Self::UNITS_MAX))
+    }
+
+    pub(super) fn of(segment: &Segment, offset: u64) -> Self {
+        Self::new(segment.ordinal, offset)
     }
 
     #[inline]
-    pub(super) fn get(&self, slot: usize) -> Option<&SharedSegment> {
-        self.parts.get(slot / TABLE_PART)?.get()?[slot % TABLE_PART].get()
+    pub(super) fn ordinal(self) -> u64 {
+        self.0 >> Self::UNIT_BITS
     }
 
-    pub(super) fn set(&self, segment: &SharedSegment) {
-        for slot in segment.base..segment.base + segment.slots() {
-            let part = self.parts[slot / TABLE_PART].get_or_init(|| Box::new([const { OnceLock::new() }; TABLE_PART]));
-            assert!(part[slot % TABLE_PART].set(segment.clone()).is_ok(), "a segment slot is given out once");
-        }
-        // Release: pairs with the Acquire in `iter`.
-        self.end.fetch_max(segment.base + segment.slots(), Ordering::Release);
-    }
-
-    /// All segments, in the order of their slots.
-    pub(super) fn iter(&self) -> impl Iterator<Item = &SharedSegment> {
-        // Acquire: pairs with the Release in `set`; whoever sees the end sees what is in front of it.
-        let (mut slot, end) = (0, self.end.load(Ordering::Acquire));
-        std::iter::from_fn(move || {
-            while slot < end {
-                let found = self.get(slot);
-                slot += found.map_or(1, |segment| segment.slots());
-                if found.is_some() {
-                    return found;
-                }
-            }
-            None
-        })
+    #[inline]
+    pub(super) fn offset(self) -> u64 {
+        (self.0 & Self::UNITS_MAX) * 8
     }
 }

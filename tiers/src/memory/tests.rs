@@ -16,7 +16,13 @@ fn new_record<'a>(sequence: u64, key: &'a [u8], value: &'a [u8]) -> NewRecord<'a
 }
 
 fn expiring<'a>(sequence: u64, key: &'a [u8], value: &'a [u8], deadline_ms: u64) -> NewRecord<'a> {
-    NewRecord { header: Header { kind: RecordKind::Value, sequence, deadline_ms }, namespace: 0, key, value }
+    NewRecord {
+        header: Header { kind: RecordKind::Value, sequence, deadline_ms },
+        namespace: 0,
+        key,
+        value,
+        kept: None,
+    }
 }
 
 fn memory(limit_bytes: u64) -> Memory {

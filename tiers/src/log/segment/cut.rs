@@ -7,7 +7,7 @@
 
 use std::sync::atomic::Ordering;
 
-use super::{Keys, Map, RECORDS_START, Record, Segment, read_mapped};
+use super::{Keys, Map, RECORDS_START, Record, Segment, shown::read_mapped};
 use crate::{Error, Result, log::medium::File};
 
 /// A record of at most this size is copied to the stack to be checked.
