@@ -89,7 +89,15 @@ impl<K, V> fmt::Debug for Cache<K, V> {
 }
 
 impl<K, V: Send + Sync + 'static> Cache<K, V> {
-    /// The key as this cache's store knows it. No allocation for short ones.
+    /// Does something with a key as this cache's store knows it. No allocation for short ones.
+    #[inline]
+    fn with_key<Q: Serialize + ?Sized, R>(&self, key: &Q, act: impl FnOnce(&EncodedKey) -> Result<R>) -> Result<R> {
+        let mut builder = self.key_builder();
+        builder.push(key)?;
+        act(builder.finish_here())
+    }
+
+    /// The key as this cache's store knows it, to be kept.
     #[inline]
     fn encode<Q: Serialize + ?Sized>(&self, key: &Q) -> Result<EncodedKey> {
         let mut builder = self.key_builder();
@@ -113,7 +121,7 @@ impl<K, V: Send + Sync + 'static> Cache<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.get_key(&self.encode(key)?)
+        self.with_key(key, |key| self.get_key(key))
     }
 
     /// As [`get`](Self::get), of a key that was encoded before.
@@ -132,7 +140,7 @@ impl<K, V: Send + Sync + 'static> Cache<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.read_key(&self.encode(key)?, f)
+        self.with_key(key, |key| self.read_key(key, f))
     }
 
     /// As [`read`](Self::read), of a key that was encoded before.
@@ -150,7 +158,8 @@ impl<K, V: Send + Sync + 'static> Cache<K, V> {
     where
         K: Borrow<Q>,
     {
-        Ok(self.inner.peek(self.encode(key)?.stored())?.and_then(|(decoded, _)| shared(&decoded)))
+        let found = self.with_key(key, |key| self.inner.peek(key.stored()))?;
+        Ok(found.and_then(|(decoded, _)| shared(&decoded)))
     }
 
     /// Whether `key` has a value, stale or not. Leaves no trace.
@@ -161,7 +170,7 @@ impl<K, V: Send + Sync + 'static> Cache<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.contains_encoded(&self.encode(key)?)
+        self.with_key(key, |key| self.contains_encoded(key))
     }
 
     /// As [`contains_key`](Self::contains_key), of a key that was encoded before.
@@ -180,7 +189,7 @@ impl<K, V: Send + Sync + 'static> Cache<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.insert_key(&self.encode(key)?, value, &Kept::default())
+        self.with_key(key, |key| self.insert_key(key, value, &Kept::default()))
     }
 
     /// As [`insert`](Self::insert), of a key that was encoded before, with what the entry says of itself.
@@ -197,7 +206,7 @@ impl<K, V: Send + Sync + 'static> Cache<K, V> {
     where
         K: Borrow<Q>,
     {
-        self.remove_key(&self.encode(key)?)
+        self.with_key(key, |key| self.remove_key(key))
     }
 
     /// As [`remove`](Self::remove), of a key that was encoded before.

@@ -8,10 +8,11 @@ mod buffer;
 mod writer;
 
 use serde::Serialize;
+use thermocline_engine::Prefix;
 
 use crate::{Error, Result};
 use buffer::Buffer;
-use writer::{Unencodable, Writer};
+use writer::{Unencodable, write, write_bytes};
 
 /// What is encoded to more bytes than these is kept as their digest.
 const BYTES_MAX: usize = 1024;
@@ -19,7 +20,7 @@ const BYTES_MAX: usize = 1024;
 const DIGEST: u8 = 0xff;
 
 /// An encoded key. Made by [`EncodedKey::of`] or a [`KeyBuilder`].
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct EncodedKey {
     bytes: Buffer,
     /// Bytes before the key that are its namespace's.
@@ -27,7 +28,7 @@ pub struct EncodedKey {
 }
 
 impl EncodedKey {
-    /// Encodes `key`: no allocation up to 54 bytes, with what all keys of a namespace begin with.
+    /// Encodes `key`: no allocation up to 56 bytes, with what all keys of a namespace begin with.
     ///
     /// # Errors
     /// [`Error::Encode`] for a type that refuses to be serialised.
@@ -49,13 +50,21 @@ impl EncodedKey {
     pub(crate) fn stored(&self) -> &[u8] {
         &self.bytes
     }
+
+    /// Replaces it by its digest.
+    #[cold]
+    fn shorten(&mut self) {
+        let digest = blake3::hash(self.as_bytes());
+        self.bytes.truncate(self.prefix);
+        self.bytes.push(DIGEST);
+        self.bytes.extend(digest.as_bytes());
+    }
 }
 
 /// Encodes several values into one key, which is that of none of them alone and of no other values.
 #[derive(Clone, Debug, Default)]
 pub struct KeyBuilder {
-    writer: Writer,
-    prefix: usize,
+    key: EncodedKey,
 }
 
 impl KeyBuilder {
@@ -67,8 +76,8 @@ impl KeyBuilder {
 
     /// Nothing yet, behind what all keys of a namespace begin with.
     #[inline]
-    pub(crate) fn behind(prefix: &[u8]) -> Self {
-        Self { writer: Writer::behind(prefix), prefix: prefix.len() }
+    pub(crate) fn behind(prefix: &Prefix) -> Self {
+        Self { key: EncodedKey { bytes: Buffer::behind(prefix), prefix: prefix.len() } }
     }
 
     /// Adds a value.
@@ -77,33 +86,30 @@ impl KeyBuilder {
     /// [`Error::Encode`] for a type that refuses to be serialised; then the builder is of no more use.
     #[inline]
     pub fn push<T: Serialize + ?Sized>(&mut self, value: &T) -> Result<()> {
-        self.writer.value(value).map_err(|why| refused::<T>(&why))
+        write(&mut self.key.bytes, value).map_err(|why| refused::<T>(&why))
     }
 
     /// Adds bytes that have no other encoding, as those of a path.
     #[inline]
     pub fn push_bytes(&mut self, bytes: &[u8]) {
-        self.writer.bytes(bytes);
+        write_bytes(&mut self.key.bytes, bytes);
     }
 
     /// The key.
     #[inline]
-    pub fn finish(self) -> EncodedKey {
-        let (mut bytes, prefix) = (self.writer.into_bytes(), self.prefix);
-        if bytes.len() - prefix > BYTES_MAX {
-            bytes = digest(&bytes, prefix);
-        }
-        EncodedKey { bytes, prefix }
+    pub fn finish(mut self) -> EncodedKey {
+        self.finish_here();
+        self.key
     }
-}
 
-#[cold]
-fn digest(bytes: &[u8], prefix: usize) -> Buffer {
-    let (prefix, key) = bytes.split_at(prefix);
-    let mut digest = Buffer::from(prefix);
-    digest.push(DIGEST);
-    digest.extend(blake3::hash(key).as_bytes());
-    digest
+    /// The key, where it was made: to move it takes longer than to make it.
+    #[inline]
+    pub(crate) fn finish_here(&mut self) -> &EncodedKey {
+        if self.key.bytes.len() - self.key.prefix > BYTES_MAX {
+            self.key.shorten();
+        }
+        &self.key
+    }
 }
 
 #[cold]

@@ -28,13 +28,15 @@ const MARK: [u8; 2] = [0xff, 0xfe];
 /// What the keys of a namespace begin with.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Prefix {
-    bytes: [u8; 7],
+    /// Zeros behind it.
+    bytes: [u8; 8],
     len: u8,
 }
 
 impl Prefix {
-    pub(crate) fn of(number: u32) -> Self {
-        let mut prefix = Self { bytes: [MARK[0], MARK[1], 0, 0, 0, 0, 0], len: 2 };
+    /// Of the namespace of this number.
+    pub fn of(number: u32) -> Self {
+        let mut prefix = Self { bytes: [MARK[0], MARK[1], 0, 0, 0, 0, 0, 0], len: 2 };
         let mut left = number;
         // Seven bits a byte, the lowest first; the last byte is below 128.
         loop {
@@ -46,6 +48,19 @@ impl Prefix {
                 return prefix;
             }
         }
+    }
+
+    /// It, and zeros behind it: copied as one word.
+    #[inline]
+    pub fn padded(&self) -> &[u8; 8] {
+        &self.bytes
+    }
+
+    /// Its bytes.
+    #[inline]
+    #[expect(clippy::len_without_is_empty, reason = "it never is")]
+    pub fn len(&self) -> usize {
+        self.len.into()
     }
 
     /// `key` behind it.

@@ -27,6 +27,7 @@ const TURN_BYTES: u64 = SEGMENT_BYTES;
 
 /// How long slots may rest because a thread that writes a hint looks into what stood there, or other tests hold guards.
 const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_millis(1);
 
 /// Does `write`, and again after compaction as long as there is no slot for it.
 fn with_slots<R>(engine: &Engine, write: impl Fn() -> Result<R, Error>) -> R {
@@ -36,7 +37,7 @@ fn with_slots<R>(engine: &Engine, write: impl Fn() -> Result<R, Error>) -> R {
             Err(Error::Full { slots_max, .. }) if since.elapsed() < PATIENCE => {
                 assert_eq!(slots_max, SLOTS as u64);
                 compact(engine);
-                thread::yield_now();
+                thread::sleep(PAUSE);
             }
             done => return done.expect("nothing else fails here"),
         }
@@ -237,7 +238,7 @@ fn churn(engine: &Engine, writer: u8, writers: u8, turns: u64) -> BTreeMap<u8, O
             };
             match done {
                 Ok(()) => break,
-                Err(Error::Full { .. }) => thread::yield_now(),
+                Err(Error::Full { .. }) => thread::sleep(PAUSE),
                 Err(error) => panic!("{error}"),
             }
         }
@@ -289,11 +290,11 @@ fn large_values_find_slots_side_by_side_again() {
     let engine = open(&medium, &options).unwrap();
     // Two slots each.
     let large = |version: u8| vec![version; (64 << 20) + 1];
-    for version in 0..10 {
+    for version in 0..6 {
         with_slots(&engine, || engine.insert(b"large", &large(version), &Attributes::new()));
         with_slots(&engine, || engine.insert(b"small", &[version], &Attributes::new()));
         compact(&engine);
         assert!(engine.read(b"large", |value| value == large(version)).unwrap().unwrap());
     }
-    assert_eq!(engine.get(b"small").unwrap().as_deref(), Some(&[9][..]));
+    assert_eq!(engine.get(b"small").unwrap().as_deref(), Some(&[5][..]));
 }

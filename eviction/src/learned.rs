@@ -110,6 +110,13 @@ fn falling_after(ticks: f32) -> Rates {
     std::array::from_fn(|bucket| (SPANS[bucket].1.max(ticks) + 1.0).powf(-AGE_POWER))
 }
 
+/// The scores without evidence, by class and bucket, which every sweep begins with.
+static UNTAUGHT: LazyLock<Box<[f32]>> = LazyLock::new(|| {
+    let evidence = Evidence::new();
+    let sums = Sums::of(&evidence);
+    (0..CLASSES).flat_map(|class| sums.scores(&evidence, class)).collect()
+});
+
 /// The bucket of each age.
 const BUCKET_OF: [u8; TICKS] = bucket_table();
 
@@ -144,27 +151,24 @@ impl Default for LearnedSweep {
 impl LearnedSweep {
     /// Without evidence yet.
     pub fn new(aim: Aim) -> Self {
-        let sweep = Self {
+        Self {
             aim,
-            scores: (0..CLASSES * BUCKETS).map(|_| AtomicU32::new(0)).collect(),
-            returns: (0..CLASSES * BUCKETS).map(|_| AtomicU32::new(0)).collect(),
-            waiting: (0..CLASSES * TICKS).map(|_| AtomicI32::new(0)).collect(),
-            known: (0..CLASSES).map(|_| AtomicBool::new(false)).collect(),
+            scores: UNTAUGHT.iter().map(|score| AtomicU32::new(score.to_bits())).collect(),
+            returns: bytemuck::zeroed_slice_box(CLASSES * BUCKETS),
+            waiting: bytemuck::zeroed_slice_box(CLASSES * TICKS),
+            known: bytemuck::zeroed_slice_box(CLASSES),
             lessons: AtomicU32::new(0),
             learnt_at: AtomicU8::new(0),
             is_due: AtomicBool::new(false),
             evidence: Mutex::new(Evidence::new()),
-        };
-        sweep.score(&Evidence::new());
-        sweep
+        }
     }
 
     fn score(&self, evidence: &Evidence) {
         let sums = Sums::of(evidence);
         let all = evidence.lesson.is_multiple_of(LESSONS_FOR_ALL);
         for class in (0..CLASSES).filter(|class| all || self.known[*class].load(Relaxed)) {
-            let rates = sums.rates(evidence.of_class(class), class);
-            for (bucket, score) in gittins(&rates).into_iter().enumerate() {
+            for (bucket, score) in sums.scores(evidence, class).into_iter().enumerate() {
                 self.scores[class * BUCKETS + bucket].store(score.to_bits(), Relaxed);
             }
         }
@@ -203,6 +207,11 @@ impl Sums {
             }
         }
         sums
+    }
+
+    /// What each age of a class is worth.
+    fn scores(&self, evidence: &Evidence, class: usize) -> Rates {
+        gittins(&self.rates(evidence.of_class(class), class))
     }
 
     /// At which rate the keys of a class come back at each age.

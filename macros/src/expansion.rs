@@ -220,7 +220,7 @@ fn encode(function: &Function, otherwise: &TokenStream) -> TokenStream {
         let mut #key = #memo.key();
         #(#encoded)*
         #own
-        let ::core::option::Option::Some(#key) = #memo.finish(#key) else { #otherwise };
+        let ::core::option::Option::Some(#key) = #memo.finish(&mut #key) else { #otherwise };
     }
 }
 
@@ -266,8 +266,8 @@ fn call(function: &Function, hidden: &Hidden, instance: &TokenStream) -> TokenSt
         function.options.require.as_ref().map(|require| quote_spanned!(require.span()=> if !(#require) { #plain; }));
     let encode = encode(function, &plain);
     let look = match refresh::behind(function, hidden) {
-        Some(owned) => quote!(look_or_refresh(#kind, &#key, &#options, #owned)),
-        None => quote!(look(#kind, &#key, &#options)),
+        Some(owned) => quote!(look_or_refresh(#kind, #key, &#options, #owned)),
+        None => quote!(look(#kind, #key, &#options)),
     };
     let (run, compute) = match function.is_async() {
         true => {
@@ -293,7 +293,7 @@ fn call(function: &Function, hidden: &Hidden, instance: &TokenStream) -> TokenSt
                 ::core::result::Result::Ok(found) => return found,
                 ::core::result::Result::Err(missed) => missed,
             };
-            #memo.#run(#kind, &#key, &#options, missed, move |#keep: &mut ::thermocline::memo::Keep| #compute) #awaited
+            #memo.#run(#kind, #key, &#options, missed, move |#keep: &mut ::thermocline::memo::Keep| #compute) #awaited
         }
     }
 }
@@ -331,7 +331,7 @@ fn act(function: &Function, hidden: &Hidden, instance: &TokenStream) -> TokenStr
         fn #name #generics (#(#parameters),*) -> ::thermocline::memo::Acted<#output> #clause {
             #open
             #encode
-            #memo.act(#kind, &#key, #act, |#keep: &mut ::thermocline::memo::Keep| { #record })
+            #memo.act(#kind, #key, #act, |#keep: &mut ::thermocline::memo::Keep| { #record })
         }
     }
 }

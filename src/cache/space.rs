@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use thermocline_engine::{Decode, Decoded, Engine, Facts, Flights, Limits, Namespace, Refresher};
+use thermocline_engine::{Decode, Decoded, Engine, Facts, Flights, Limits, Namespace, Prefix, Refresher};
 
 use crate::{Attributes, Result};
 
@@ -22,7 +22,7 @@ impl Space {
     }
 
     #[inline]
-    pub(super) fn prefix(&self) -> &[u8] {
+    pub(super) fn prefix(&self) -> &Prefix {
         self.namespace.prefix()
     }
 

@@ -1,7 +1,8 @@
 //! Bytes of a key while it is made: on the stack as long as they are few.
 //!
 //! Holds appending, which is what every call of a cache begins with: pieces of a length that is known are a few stores, for which
-//! general small vectors need a call each.
+//! general small vectors need a call each. What is looked at first thing afterwards, the length, is a word of its own, so that a
+//! processor need not wait for the stores of single bytes.
 
 use std::{
     fmt,
@@ -9,66 +10,96 @@ use std::{
     ops::Deref,
 };
 
-/// As many as make the whole seven words long.
-const BYTES_INLINE: usize = 54;
+use thermocline_engine::Prefix;
+
+/// As many as make the whole eleven words long.
+const BYTES_INLINE: usize = 56;
 
 #[derive(Clone)]
-pub(super) enum Buffer {
-    Inline { len: u8, bytes: [u8; BYTES_INLINE] },
-    Heap(Vec<u8>),
+pub(super) struct Buffer {
+    len: usize,
+    inline: [u8; BYTES_INLINE],
+    /// All of them, once they are too many; never empty then.
+    heap: Vec<u8>,
 }
 
-const _: () = assert!(size_of::<Buffer>() == 56);
-
 impl Buffer {
+    /// What all keys of a namespace begin with.
+    #[inline]
+    pub(super) fn behind(prefix: &Prefix) -> Self {
+        let mut buffer = Self::default();
+        if let Some(first) = buffer.inline.first_chunk_mut() {
+            *first = *prefix.padded();
+        }
+        buffer.len = prefix.len();
+        buffer
+    }
+
+    /// Room for `more` bytes, on the stack.
+    #[inline]
+    fn free(&mut self, more: usize) -> Option<&mut [u8]> {
+        let from = self.len;
+        if !self.heap.is_empty() {
+            return None;
+        }
+        let free = self.inline.get_mut(from..)?.get_mut(..more)?;
+        self.len = from + more;
+        Some(free)
+    }
+
     #[inline]
     pub(super) fn extend(&mut self, more: &[u8]) {
-        if let Self::Inline { len, bytes } = self
-            && let Some(free) = bytes.get_mut(usize::from(*len)..usize::from(*len) + more.len())
-        {
-            free.copy_from_slice(more);
-            *len += more.len() as u8;
-            return;
+        match self.free(more.len()) {
+            Some(free) => free.copy_from_slice(more),
+            None => self.extend_heap(more),
         }
-        self.extend_heap(more);
+    }
+
+    /// A byte, and more of a length that is known.
+    #[inline]
+    pub(super) fn extend_tagged<const N: usize>(&mut self, tag: u8, more: [u8; N]) {
+        match self.free(1 + N).and_then(<[u8]>::split_first_mut) {
+            Some((first, free)) => {
+                *first = tag;
+                free.copy_from_slice(&more);
+            }
+            None => {
+                self.extend_heap(&[tag]);
+                self.extend_heap(&more);
+            }
+        }
     }
 
     #[cold]
     #[inline(never)]
     fn extend_heap(&mut self, more: &[u8]) {
-        match self {
-            Self::Heap(bytes) => bytes.extend_from_slice(more),
-            Self::Inline { .. } => *self = Self::Heap([&**self, more].concat()),
+        if self.heap.is_empty() {
+            self.heap = self.inline[..self.len].to_vec();
         }
+        self.heap.extend_from_slice(more);
+        self.len = self.heap.len();
     }
 
     #[inline]
     pub(super) fn push(&mut self, byte: u8) {
-        self.extend(&[byte]);
+        self.extend_tagged(byte, []);
     }
 
     /// Keeps the first `keep` bytes only.
     pub(super) fn truncate(&mut self, keep: usize) {
-        match self {
-            Self::Heap(bytes) => bytes.truncate(keep),
-            Self::Inline { len, .. } => *len = keep.min(usize::from(*len)) as u8,
+        self.len = self.len.min(keep);
+        if self.len <= BYTES_INLINE && !self.heap.is_empty() {
+            self.inline[..self.len].copy_from_slice(&self.heap[..self.len]);
+            self.heap.clear();
         }
+        self.heap.truncate(self.len);
     }
 }
 
 impl Default for Buffer {
     #[inline]
     fn default() -> Self {
-        Self::Inline { len: 0, bytes: [0; BYTES_INLINE] }
-    }
-}
-
-impl From<&[u8]> for Buffer {
-    #[inline]
-    fn from(bytes: &[u8]) -> Self {
-        let mut buffer = Self::default();
-        buffer.extend(bytes);
-        buffer
+        Self { len: 0, inline: [0; BYTES_INLINE], heap: Vec::new() }
     }
 }
 
@@ -77,9 +108,9 @@ impl Deref for Buffer {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        match self {
-            Self::Inline { len, bytes } => &bytes[..usize::from(*len)],
-            Self::Heap(bytes) => bytes,
+        match self.inline.get(..self.len) {
+            Some(bytes) if self.heap.is_empty() => bytes,
+            _ => &self.heap,
         }
     }
 }

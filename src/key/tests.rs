@@ -143,13 +143,16 @@ fn maps_whose_order_is_seen_keep_it() {
 
 #[test]
 fn keys_are_alike_whether_they_fit_the_stack_or_not() {
-    for long in [0u8, 1, 20, 40, 46, 47, 48, 49, 50, 51, 52, 53, 54, 55, 100, 254] {
-        let (text, mut builder) = ("x".repeat(long.into()), KeyBuilder::behind(b"name"));
+    let prefix = Prefix::of(70_000);
+    for long in [0u8, 1, 20].into_iter().chain(30..60).chain([100, 254]) {
+        let (text, mut builder) = ("x".repeat(long.into()), KeyBuilder::behind(&prefix));
         builder.push(&text).unwrap();
+        builder.push(&7u64).unwrap();
+        let expected = [&prefix[..], &[17, long], text.as_bytes(), &[12, 7, 0, 0, 0, 0, 0, 0, 0]].concat();
+        assert_eq!(builder.finish_here().stored(), expected);
         let built = builder.finish();
-        let expected = [&b"name"[..], &[17, long], text.as_bytes()].concat();
         assert_eq!(built.stored(), expected);
-        assert_eq!(built.as_bytes(), &expected[4..]);
+        assert_eq!(built.as_bytes(), &expected[prefix.len()..]);
     }
 }
 
@@ -161,8 +164,15 @@ fn buffers_of_the_same_bytes_are_the_same() {
         buffer.hash(&mut hasher);
         hasher.finish()
     };
-    let (mut long, short) = (Buffer::from(&[7; 60][..]), Buffer::from(&[7; 20][..]));
-    assert!(matches!(long, Buffer::Heap(_)) && matches!(short, Buffer::Inline { .. }) && long != short);
+    let of = |bytes: &[u8]| {
+        let mut buffer = Buffer::default();
+        buffer.extend(bytes);
+        buffer
+    };
+    let (mut long, short) = (of(&[7; 80]), of(&[7; 20]));
+    assert!(long != short);
+    long.truncate(60);
+    assert_eq!(&*long, [7; 60]);
     long.truncate(20);
     assert!(long == short && hash(&long) == hash(&short));
     long.extend(&[8]);

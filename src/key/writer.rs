@@ -7,7 +7,7 @@
 //! type's name says is a hash set is sorted too. That can miss a set (behind a type of one's own that is transparent to
 //! serde), which costs a miss and never gives a wrong answer.
 
-use std::{any::type_name, fmt::Display, mem};
+use std::{any::type_name, fmt::Display};
 
 use serde::{Serialize, ser};
 
@@ -76,11 +76,34 @@ fn is_one_of(types: &[&str], mut name: &str) -> bool {
     types.iter().any(|one| name.starts_with(one))
 }
 
-/// What was encoded so far.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Writer {
-    to: Buffer,
-    /// The type of the value that is encoded next.
+/// Encodes a value behind what is there.
+#[inline]
+pub(super) fn write<T: Serialize + ?Sized>(to: &mut Buffer, value: &T) -> Result {
+    value.serialize(Writer { to, type_name: type_name::<T>() })
+}
+
+/// Encodes bytes.
+#[inline]
+pub(super) fn write_bytes(to: &mut Buffer, bytes: &[u8]) {
+    write_text(to, BYTES, bytes);
+}
+
+#[inline]
+fn write_text(to: &mut Buffer, tag: u8, bytes: &[u8]) {
+    match u8::try_from(bytes.len()) {
+        // 255 says that eight bytes follow.
+        Ok(length) if length < u8::MAX => to.extend_tagged(tag, [length]),
+        _ => {
+            to.push(tag);
+            to.extend_tagged(u8::MAX, (bytes.len() as u64).to_le_bytes());
+        }
+    }
+    to.extend(bytes);
+}
+
+/// Where one value is encoded.
+pub(super) struct Writer<'a> {
+    to: &'a mut Buffer,
     type_name: &'static str,
 }
 
@@ -88,71 +111,28 @@ macro_rules! scalars {
     ($($name:ident $type:ty, $tag:ident;)*) => {$(
         #[inline]
         fn $name(self, value: $type) -> Result {
-            self.scalar($tag, value.to_le_bytes());
+            self.to.extend_tagged($tag, value.to_le_bytes());
             Ok(())
         }
     )*};
 }
 
-impl Writer {
-    /// One that writes behind `prefix`.
-    #[inline]
-    pub(super) fn behind(prefix: &[u8]) -> Self {
-        Self { to: Buffer::from(prefix), type_name: "" }
-    }
-
-    #[inline]
-    pub(super) fn value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result {
-        self.type_name = type_name::<T>();
-        value.serialize(self)
-    }
-
-    #[inline]
-    pub(super) fn bytes(&mut self, bytes: &[u8]) {
-        self.text(BYTES, bytes);
-    }
-
-    #[inline]
-    pub(super) fn into_bytes(self) -> Buffer {
-        self.to
-    }
-
-    #[inline]
-    fn scalar<const N: usize>(&mut self, tag: u8, bytes: [u8; N]) {
-        // One piece: each costs a look at the room that is left.
-        let mut tagged = [tag; 17];
-        tagged[1..=N].copy_from_slice(&bytes);
-        self.to.extend(&tagged[..=N]);
-    }
-
-    #[inline]
-    fn text(&mut self, tag: u8, bytes: &[u8]) {
-        match u8::try_from(bytes.len()) {
-            // 255 says that eight bytes follow.
-            Ok(length) if length < u8::MAX => self.to.extend(&[tag, length]),
-            _ => {
-                self.to.push(tag);
-                self.scalar(u8::MAX, (bytes.len() as u64).to_le_bytes());
-            }
-        }
-        self.to.extend(bytes);
-    }
-
+impl<'a> Writer<'a> {
     /// A variant by its name: those are not put in another order by the next version of a program.
     #[inline]
     fn variant(&mut self, variant: &str) {
-        self.text(VARIANT, variant.as_bytes());
+        write_text(self.to, VARIANT, variant.as_bytes());
     }
 
     #[inline]
-    fn compound(&mut self, tag: u8) -> Compound<'_> {
+    fn compound(self, tag: u8) -> Compound<'a> {
         self.to.push(tag);
         let sorted = matches!(tag, SET | MAP);
-        Compound { starts: sorted.then(Vec::new), begin: self.to.len(), to: self }
+        Compound { starts: sorted.then(Vec::new), begin: self.to.len(), to: self.to }
     }
 }
 
-impl<'a> ser::Serializer for &'a mut Writer {
+impl<'a> ser::Serializer for Writer<'a> {
     type Ok = ();
     type Error = Unencodable;
     type SerializeSeq = Compound<'a>;
@@ -175,18 +155,18 @@ impl<'a> ser::Serializer for &'a mut Writer {
     }
 
     fn serialize_char(self, value: char) -> Result {
-        self.scalar(CHAR, u32::from(value).to_le_bytes());
+        self.to.extend_tagged(CHAR, u32::from(value).to_le_bytes());
         Ok(())
     }
 
     #[inline]
     fn serialize_str(self, value: &str) -> Result {
-        self.text(STR, value.as_bytes());
+        write_text(self.to, STR, value.as_bytes());
         Ok(())
     }
 
     fn serialize_bytes(self, value: &[u8]) -> Result {
-        self.text(BYTES, value);
+        write_bytes(self.to, value);
         Ok(())
     }
 
@@ -197,7 +177,7 @@ impl<'a> ser::Serializer for &'a mut Writer {
 
     fn serialize_some<T: Serialize + ?Sized>(self, value: &T) -> Result {
         self.to.push(SOME);
-        self.value(value)
+        write(self.to, value)
     }
 
     fn serialize_unit(self) -> Result {
@@ -209,29 +189,29 @@ impl<'a> ser::Serializer for &'a mut Writer {
         self.serialize_unit()
     }
 
-    fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> Result {
+    fn serialize_unit_variant(mut self, _: &'static str, _: u32, variant: &'static str) -> Result {
         self.variant(variant);
         self.serialize_unit()
     }
 
     #[inline]
     fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, value: &T) -> Result {
-        self.value(value)
+        write(self.to, value)
     }
 
     fn serialize_newtype_variant<T: Serialize + ?Sized>(
-        self,
+        mut self,
         _: &'static str,
         _: u32,
         variant: &'static str,
         value: &T,
     ) -> Result {
         self.variant(variant);
-        self.value(value)
+        write(self.to, value)
     }
 
     fn serialize_seq(self, _: Option<usize>) -> Result<Compound<'a>> {
-        let tag = if is_one_of(&SETS, mem::take(&mut self.type_name)) { SET } else { SEQUENCE };
+        let tag = if is_one_of(&SETS, self.type_name) { SET } else { SEQUENCE };
         Ok(self.compound(tag))
     }
 
@@ -244,13 +224,19 @@ impl<'a> ser::Serializer for &'a mut Writer {
         Ok(self.compound(SEQUENCE))
     }
 
-    fn serialize_tuple_variant(self, _: &'static str, _: u32, variant: &'static str, _: usize) -> Result<Compound<'a>> {
+    fn serialize_tuple_variant(
+        mut self,
+        _: &'static str,
+        _: u32,
+        variant: &'static str,
+        _: usize,
+    ) -> Result<Compound<'a>> {
         self.variant(variant);
         Ok(self.compound(SEQUENCE))
     }
 
     fn serialize_map(self, _: Option<usize>) -> Result<Compound<'a>> {
-        let is_ordered = is_one_of(&ORDERED, mem::take(&mut self.type_name));
+        let is_ordered = is_one_of(&ORDERED, self.type_name);
         Ok(self.compound(if is_ordered { ORDERED_MAP } else { MAP }))
     }
 
@@ -259,7 +245,7 @@ impl<'a> ser::Serializer for &'a mut Writer {
     }
 
     fn serialize_struct_variant(
-        self,
+        mut self,
         _: &'static str,
         _: u32,
         variant: &'static str,
@@ -276,7 +262,7 @@ impl<'a> ser::Serializer for &'a mut Writer {
 
 /// What has parts.
 pub(crate) struct Compound<'a> {
-    to: &'a mut Writer,
+    to: &'a mut Buffer,
     begin: usize,
     /// Where each part begins, if they are to be sorted.
     starts: Option<Vec<usize>>,
@@ -286,24 +272,24 @@ impl Compound<'_> {
     #[inline]
     fn part<T: Serialize + ?Sized>(&mut self, value: &T) -> Result {
         if let Some(starts) = &mut self.starts {
-            starts.push(self.to.to.len());
+            starts.push(self.to.len());
         }
-        self.to.value(value)
+        write(self.to, value)
     }
 
     /// Fields have their names: which were left out is told by that.
     #[inline]
     fn field<T: Serialize + ?Sized>(&mut self, name: &'static str, value: &T) -> Result {
-        self.to.text(STR, name.as_bytes());
-        self.to.value(value)
+        write_text(self.to, STR, name.as_bytes());
+        write(self.to, value)
     }
 
     #[inline]
     fn finish(self) -> Result {
         if let Some(starts) = self.starts.filter(|starts| starts.len() > 1) {
-            sort(&mut self.to.to, self.begin, &starts);
+            sort(self.to, self.begin, &starts);
         }
-        self.to.to.push(END);
+        self.to.push(END);
         Ok(())
     }
 }
@@ -373,7 +359,7 @@ impl ser::SerializeMap for Compound<'_> {
     }
 
     fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> Result {
-        self.to.value(value)
+        write(self.to, value)
     }
 
     fn end(self) -> Result {

@@ -26,10 +26,16 @@ fn with<R>(f: impl FnOnce(&mut Calls) -> R) -> Option<R> {
     BEGUN.try_with(|begun| f(&mut begun.borrow_mut())).ok()
 }
 
-/// Whether this call is made within a deep refresh, and is the first of its kind there.
+/// Whether calls are made within a deep refresh.
 #[inline]
+pub(super) fn is_on() -> bool {
+    IS_ON.get()
+}
+
+/// Whether this call, which is made within a deep refresh, is the first of its kind there.
+#[cold]
 pub(super) fn begins(memo: usize, key: &EncodedKey) -> bool {
-    IS_ON.get() && with(|begun| begun.insert((memo, key.clone()))).unwrap_or(false)
+    with(|begun| begun.insert((memo, key.clone()))).unwrap_or(false)
 }
 
 /// One deep refresh.

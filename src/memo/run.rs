@@ -59,10 +59,10 @@ fn told<V>(missed: &Missed<V>) {
 }
 
 impl<V: Send + Sync + 'static> Memo<V> {
-    #[inline]
+    #[inline(always)]
     fn wants(&self, key: &EncodedKey, options: &CallOptions) -> Wants {
         // Always asked: who overwrites by itself within a deep refresh has done so.
-        let begins = deep::begins(self.address(), key);
+        let begins = deep::is_on() && deep::begins(self.address(), key);
         Wants { max_age: options.oldest(), overwrite: begins || options.overwrites() }
     }
 

@@ -249,19 +249,18 @@ impl<V: Send + Sync + 'static> Memo<V> {
     /// A key to encode the arguments into.
     #[inline]
     pub fn key(&self) -> MemoKey {
-        let mut key = MemoKey { builder: self.cache.key_builder(), is_whole: true };
-        if self.is_isolated {
-            self.isolate(&mut key);
-        }
-        key
+        // Not one key that is changed: that one would be moved, and moving takes longer than making.
+        if self.is_isolated { self.isolated_key() } else { MemoKey::of(self.cache.key_builder()) }
     }
 
     #[inline(never)]
-    fn isolate(&self, key: &mut MemoKey) {
+    fn isolated_key(&self) -> MemoKey {
+        let mut key = MemoKey::of(self.cache.key_builder());
         match directory() {
             Some(directory) => key.builder.push_bytes(directory.as_os_str().as_encoded_bytes()),
             None => key.is_whole = false,
         }
+        key
     }
 
     /// What is kept beside a result of this call: of one that is isolated, the directory.
@@ -285,8 +284,8 @@ impl<V: Send + Sync + 'static> Memo<V> {
 
     /// The key; `None` if an argument could not be encoded.
     #[inline]
-    pub fn finish(&self, key: MemoKey) -> Option<EncodedKey> {
-        key.is_whole.then(|| key.builder.finish())
+    pub fn finish<'a>(&self, key: &'a mut MemoKey) -> Option<&'a EncodedKey> {
+        if key.is_whole { Some(key.builder.finish_here()) } else { None }
     }
 }
 

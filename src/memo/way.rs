@@ -31,6 +31,13 @@ pub struct MemoKey {
     pub(super) is_whole: bool,
 }
 
+impl MemoKey {
+    #[inline]
+    pub(super) fn of(builder: KeyBuilder) -> Self {
+        Self { builder, is_whole: true }
+    }
+}
+
 /// Whatever is no path.
 pub trait BySerde: Sized {
     /// By serde.

@@ -26,6 +26,8 @@ mod epoch {
             Arc, LazyLock, Mutex, MutexGuard, PoisonError, TryLockError,
             atomic::{AtomicBool, AtomicU64, Ordering, compiler_fence, fence},
         },
+        thread,
+        time::Duration,
     };
 
     use crossbeam_utils::CachePadded;
@@ -208,9 +210,16 @@ mod epoch {
             let flag = gone.clone();
             // Release and Acquire: what the others did before they dropped their guards is visible after.
             Self::pin().retire(move || flag.store(true, Ordering::Release));
-            while !gone.load(Ordering::Acquire) {
+            for turn in 0.. {
                 collect();
-                std::thread::yield_now();
+                if gone.load(Ordering::Acquire) {
+                    return;
+                }
+                // Most guards go at once; for one that stays nobody else is to be held up, by barriers least of all.
+                match turn {
+                    0..8 => thread::yield_now(),
+                    _ => thread::sleep(Duration::from_micros(1 << (turn - 8).min(10))),
+                }
             }
         }
     }

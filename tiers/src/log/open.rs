@@ -179,6 +179,11 @@ impl Log {
         self.found.len()
     }
 
+    /// Bytes of theirs that no snapshot covers, at most: behind the last record a segment may be empty.
+    pub fn found_bytes(&self) -> u64 {
+        self.found.iter().map(|segment| segment.found_bytes.saturating_sub(self.covered_bytes(segment))).sum()
+    }
+
     /// Up to where the records of a segment are known from the snapshot.
     pub(super) fn covered_bytes(&self, segment: &Segment) -> u64 {
         let covered = self.snapshot.as_ref().and_then(|snapshot| snapshot.covered(segment.number));

@@ -270,10 +270,16 @@ impl Places {
 
     /// Gives a class one more block.
     fn cut_block(&self, lists: &mut Class, class: SizeClass, forced: bool, ground: &impl Ground) -> Option<usize> {
-        let block =
-            self.with_space(|space| space.take_block(forced, |region, advice| ground.advise(region, advice)))?;
-        let start = block as u64 * BLOCK_BYTES;
-        (0..class.places() as u64).for_each(|place| ground.clear(start + place * class.bytes()));
+        let (block, was_used) = self.with_space(|space| {
+            let end = space.end_pages();
+            let block = space.take_block(forced, |region, advice| ground.advise(region, advice))?;
+            Some((block, block * BLOCK_PAGES < end))
+        })?;
+        // One that nobody has used is zero, and not in the machine's memory yet.
+        if was_used {
+            let start = block as u64 * BLOCK_BYTES;
+            (0..class.places() as u64).for_each(|place| ground.clear(start + place * class.bytes()));
+        }
         self.bits[block * WORDS..][..WORDS].iter().for_each(|word| word.store(0, Ordering::Relaxed));
         let note = Note { taken: 0, is_closed: false, in_blocks: lists.blocks.len(), in_open: 0 };
         lists.blocks.push(block as u32);

@@ -37,6 +37,8 @@ pub(super) struct Space {
     first_block: usize,
     first_page: usize,
     used_pages: usize,
+    /// Behind the last page that was ever in use.
+    end_pages: usize,
     /// Blocks any page of which is used.
     used_blocks: usize,
     limit_pages: usize,
@@ -46,8 +48,17 @@ pub(super) struct Space {
 impl Space {
     /// All of `pages_max` pages free, none of them to be given out before a limit is set.
     pub(super) fn new(pages_max: usize) -> Self {
-        let (used, regions) = (Vec::new(), Vec::new());
-        Self { used, regions, first_block: 0, first_page: 0, used_pages: 0, used_blocks: 0, limit_pages: 0, pages_max }
+        Self {
+            used: Vec::new(),
+            regions: Vec::new(),
+            first_block: 0,
+            first_page: 0,
+            used_pages: 0,
+            end_pages: 0,
+            used_blocks: 0,
+            limit_pages: 0,
+            pages_max,
+        }
     }
 
     /// Pages behind this number are not given out.
@@ -80,7 +91,7 @@ impl Space {
 
     /// Behind the last page that was ever in use.
     pub(super) fn end_pages(&self) -> usize {
-        self.used.len() * WORD_PAGES
+        self.end_pages
     }
 
     /// Pages that may be resident.
@@ -148,6 +159,7 @@ impl Space {
         self.used.resize(self.used.len().max(end.div_ceil(WORD_PAGES)), 0);
         (page..end).for_each(|page| self.used[page / WORD_PAGES] |= 1 << (page % WORD_PAGES));
         self.used_pages += count;
+        self.end_pages = self.end_pages.max(end);
         self.regions.resize_with(self.regions.len().max(end.div_ceil(REGION_PAGES)), Region::default);
         for (region, pages) in by_region(page, count) {
             let is_whole = (region + 1) * REGION_PAGES <= self.limit_pages;

@@ -96,8 +96,8 @@ impl Node {
 
     fn persist(&mut self, sectors: &[usize]) {
         let content = self.content().to_vec();
-        self.durable.resize(content.len(), 0);
-        self.clean.resize(content.len(), 0);
+        resize(&mut self.durable, content.len());
+        resize(&mut self.clean, content.len());
         for sector in sectors {
             let range = sector * SECTOR..((sector + 1) * SECTOR).min(content.len());
             self.durable[range.clone()].copy_from_slice(&content[range.clone()]);
@@ -116,6 +116,14 @@ impl Node {
         }
         self.bytes = bytes;
         Ok(())
+    }
+}
+
+/// As [`Vec::resize`] with zeros, which goes byte by byte where little is optimised.
+fn resize(content: &mut Vec<u8>, bytes: usize) {
+    match bytes.checked_sub(content.len()) {
+        Some(more) => content.extend_from_slice(&vec![0; more]),
+        None => content.truncate(bytes),
     }
 }
 
@@ -259,7 +267,7 @@ fn cut(node: &Node, random: &mut u64) -> Vec<u8> {
     let now = node.content();
     let bytes = if splitmix(random) & 1 == 0 { now.len() } else { node.durable.len() };
     let mut content = node.durable.clone();
-    content.resize(bytes, 0);
+    resize(&mut content, bytes);
     for sector in node.dirty() {
         let range = sector * SECTOR..((sector + 1) * SECTOR).min(now.len());
         if range.end <= bytes && splitmix(random) & 1 == 0 {
