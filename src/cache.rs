@@ -16,6 +16,7 @@ mod loader;
 mod look;
 mod space;
 mod stored;
+mod word;
 
 use std::{borrow::Borrow, fmt, marker::PhantomData, sync::Arc};
 
@@ -39,7 +40,7 @@ use crate::{
 };
 use loader::Loader;
 use space::Space;
-use stored::{shared, value_of};
+use stored::{shared, show_value};
 
 /// A namespace of a store with keys `K` and values `V`: made by [`Store::cache`](crate::Store::cache). Clones are handles
 /// to the same one, and keep the store open.
@@ -147,7 +148,7 @@ impl<K, V: Send + Sync + 'static> Cache<K, V> {
     #[doc(hidden)]
     #[inline]
     pub fn read_key<R>(&self, key: &EncodedKey, f: impl FnOnce(&V) -> R) -> Result<Option<R>> {
-        self.inner.read(key.stored(), |decoded| value_of(decoded).map(f))
+        self.inner.read(key.stored(), |decoded| show_value(decoded, f))
     }
 
     /// As [`get`](Self::get), leaving no trace in statistics or history.

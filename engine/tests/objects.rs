@@ -20,7 +20,7 @@ use thermocline_engine::{
 
 /// An entry that says nothing but its value.
 fn alone(object: Object) -> Decoded {
-    Decoded { object, stale_after_ms: 0, cost_us: 0, note: None }
+    Decoded { object, word: 0, stale_after_ms: 0, cost_us: 0, note: None }
 }
 
 /// A value that counts how many of its kind there are.

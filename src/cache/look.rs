@@ -10,7 +10,7 @@ use thermocline_engine::{Outcome, fresh::Freshness};
 use super::{
     Cache, Kept, Load, LoadError, Wants,
     load::Seen,
-    stored::{shared, value_of},
+    stored::{shared, show_value},
 };
 use crate::{Error, key::EncodedKey};
 
@@ -67,7 +67,7 @@ impl<K, V: Send + Sync + 'static> Cache<K, V> {
         }
         let seen = inner.space.read(key.stored(), &|bytes| inner.decode(bytes), |decoded, facts| {
             Some(match inner.judge(decoded, facts, wants.max_age, load.refresh.is_some()) {
-                Freshness::Fresh => Ok(show(value_of(decoded)?)),
+                Freshness::Fresh => Ok(show_value(decoded, &show)?),
                 Freshness::TooOld => Err(Seen::TooOld(shared(decoded)?)),
                 Freshness::Ahead | Freshness::Stale => Err(Seen::Stale(shared(decoded)?, facts.sequence)),
             })

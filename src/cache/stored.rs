@@ -9,7 +9,10 @@ use thermocline_engine::{
     fresh::{self, Times},
 };
 
-use super::{Inner, Kept, check_time};
+use super::{
+    Inner, Kept, check_time,
+    word::{show_word, word_of},
+};
 use crate::{Attributes, Error, Result, envelope::Envelope};
 
 /// What few ask an entry for.
@@ -33,13 +36,16 @@ impl Note {
     }
 }
 
-/// The value of an entry. `None`: it is of another type. No cache has met one: types are part of what names a namespace.
+/// Shows the value of an entry. `None`: it is of another type. No cache has met one: types are part of what names a namespace.
 #[inline]
-pub(super) fn value_of<V: Any>(decoded: &Decoded) -> Option<&V> {
-    decoded.object.downcast_ref()
+pub(super) fn show_value<V: Any, R>(decoded: &Decoded, show: impl FnOnce(&V) -> R) -> Option<R> {
+    match show_word(decoded.word, show) {
+        Ok(shown) => Some(shown),
+        Err(show) => decoded.object.downcast_ref().map(show),
+    }
 }
 
-/// As [`value_of`], for longer.
+/// The value of an entry, for longer; `None` as for [`show_value`].
 #[inline]
 pub(super) fn shared<V: Any + Send + Sync>(decoded: &Decoded) -> Option<Arc<V>> {
     Arc::downcast(decoded.object.clone()).ok()
@@ -126,9 +132,9 @@ impl<V: Send + Sync + 'static> Inner<V> {
     }
 }
 
-fn with_envelope(object: Object, envelope: &Envelope<'_>) -> Decoded {
+fn with_envelope<V: Any + Send + Sync>(object: Arc<V>, envelope: &Envelope<'_>) -> Decoded {
     let (stale_after_ms, cost_us) = (envelope.stale_after_ms, envelope.cost_us);
-    Decoded { object, stale_after_ms, cost_us, note: Note::from_envelope(envelope) }
+    Decoded { word: word_of(&*object), object, stale_after_ms, cost_us, note: Note::from_envelope(envelope) }
 }
 
 fn unreadable<V>() -> Error {

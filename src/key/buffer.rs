@@ -19,7 +19,7 @@ const BYTES_INLINE: usize = 56;
 pub(super) struct Buffer {
     len: usize,
     inline: [u8; BYTES_INLINE],
-    /// All of them, once they are too many; never empty then.
+    /// All of them, as long as they are too many for that; else empty.
     heap: Vec<u8>,
 }
 
@@ -35,13 +35,10 @@ impl Buffer {
         buffer
     }
 
-    /// Room for `more` bytes, on the stack.
+    /// Room for `more` bytes, on the stack: none if what is there is not.
     #[inline]
     fn free(&mut self, more: usize) -> Option<&mut [u8]> {
         let from = self.len;
-        if !self.heap.is_empty() {
-            return None;
-        }
         let free = self.inline.get_mut(from..)?.get_mut(..more)?;
         self.len = from + more;
         Some(free)
@@ -55,21 +52,23 @@ impl Buffer {
         }
     }
 
-    /// A byte, and more of a length that is known.
-    #[inline]
-    pub(super) fn extend_tagged<const N: usize>(&mut self, tag: u8, more: [u8; N]) {
-        match self.free(1 + N).and_then(<[u8]>::split_first_mut) {
-            Some((first, free)) => {
-                *first = tag;
-                free.copy_from_slice(&more);
+    /// Two pieces, for which it looks once whether there is room.
+    #[inline(always)]
+    pub(super) fn extend_both(&mut self, first: &[u8], second: &[u8]) {
+        match self.free(first.len() + second.len()) {
+            Some(free) => {
+                let (to_first, to_second) = free.split_at_mut(first.len());
+                to_first.copy_from_slice(first);
+                to_second.copy_from_slice(second);
             }
             None => {
-                self.extend_heap(&[tag]);
-                self.extend_heap(&more);
+                self.extend_heap(first);
+                self.extend_heap(second);
             }
         }
     }
 
+    /// Appends what does not fit the stack, the first or the second part of that.
     #[cold]
     #[inline(never)]
     fn extend_heap(&mut self, more: &[u8]) {
@@ -82,17 +81,17 @@ impl Buffer {
 
     #[inline]
     pub(super) fn push(&mut self, byte: u8) {
-        self.extend_tagged(byte, []);
+        self.extend(&[byte]);
     }
 
     /// Keeps the first `keep` bytes only.
     pub(super) fn truncate(&mut self, keep: usize) {
         self.len = self.len.min(keep);
+        self.heap.truncate(self.len);
         if self.len <= BYTES_INLINE && !self.heap.is_empty() {
-            self.inline[..self.len].copy_from_slice(&self.heap[..self.len]);
+            self.inline[..self.len].copy_from_slice(&self.heap);
             self.heap.clear();
         }
-        self.heap.truncate(self.len);
     }
 }
 
@@ -108,10 +107,7 @@ impl Deref for Buffer {
 
     #[inline]
     fn deref(&self) -> &[u8] {
-        match self.inline.get(..self.len) {
-            Some(bytes) if self.heap.is_empty() => bytes,
-            _ => &self.heap,
-        }
+        self.inline.get(..self.len).unwrap_or(&self.heap)
     }
 }
 

@@ -90,15 +90,13 @@ pub(super) fn write_bytes(to: &mut Buffer, bytes: &[u8]) {
 
 #[inline]
 fn write_text(to: &mut Buffer, tag: u8, bytes: &[u8]) {
-    match u8::try_from(bytes.len()) {
+    if bytes.len() < u8::MAX.into() {
+        to.extend_both(&[tag, bytes.len() as u8], bytes);
+    } else {
         // 255 says that eight bytes follow.
-        Ok(length) if length < u8::MAX => to.extend_tagged(tag, [length]),
-        _ => {
-            to.push(tag);
-            to.extend_tagged(u8::MAX, (bytes.len() as u64).to_le_bytes());
-        }
+        to.extend_both(&[tag, u8::MAX], &(bytes.len() as u64).to_le_bytes());
+        to.extend(bytes);
     }
-    to.extend(bytes);
 }
 
 /// Where one value is encoded.
@@ -111,7 +109,7 @@ macro_rules! scalars {
     ($($name:ident $type:ty, $tag:ident;)*) => {$(
         #[inline]
         fn $name(self, value: $type) -> Result {
-            self.to.extend_tagged($tag, value.to_le_bytes());
+            self.to.extend_both(&[$tag], &value.to_le_bytes());
             Ok(())
         }
     )*};
@@ -155,7 +153,7 @@ impl<'a> ser::Serializer for Writer<'a> {
     }
 
     fn serialize_char(self, value: char) -> Result {
-        self.to.extend_tagged(CHAR, u32::from(value).to_le_bytes());
+        self.to.extend_both(&[CHAR], &u32::from(value).to_le_bytes());
         Ok(())
     }
 

@@ -21,6 +21,8 @@ pub type Object = Arc<dyn Any + Send + Sync>;
 pub struct Decoded {
     /// The value.
     pub object: Object,
+    /// The value again, for whoever can say it in a word.
+    pub word: u64,
     /// Milliseconds from the write on after which it is stale; 0: never.
     pub stale_after_ms: u64,
     /// How long it took to compute, in microseconds; 0: nobody knows.
@@ -46,7 +48,7 @@ pub struct Kept {
 const OBJECT_BYTES: u64 = 64;
 
 pub(super) const KEPT_BYTES: u64 = size_of::<Kept>() as u64;
-const _: () = assert!(KEPT_BYTES == 56 && align_of::<Kept>() == 8);
+const _: () = assert!(KEPT_BYTES == 64 && align_of::<Kept>() == 8);
 
 impl Kept {
     /// `decoded` is what a value of so many bytes says.
