@@ -30,8 +30,6 @@ use crate::{
 
 /// More threads than this do not make it faster: the disk and the memory are shared.
 const THREADS_MAX: usize = 8;
-/// What one thread reads while another one starts, more or less.
-const THREAD_BYTES: u64 = 1 << 20;
 /// Asked once: the system looks into files for it.
 static CORES: LazyLock<usize> = LazyLock::new(|| thread::available_parallelism().map_or(1, usize::from));
 
@@ -161,8 +159,7 @@ impl Rebuilding<'_> {
         // Relaxed: each segment is drawn once, in whatever order.
         let draw = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|segment| *segment < count);
         let act_all = || -> Vec<_> { std::iter::from_fn(draw).map(|segment| (segment, act(segment))).collect() };
-        let worth = 1 + self.log.found_bytes() / THREAD_BYTES;
-        let threads = (*CORES).min(THREADS_MAX).min(count).min(worth as usize);
+        let threads = (*CORES).min(THREADS_MAX).min(count);
         let mut parts = thread::scope(|scope| {
             let others: Vec<_> = (1..threads).map(|_| scope.spawn(act_all)).collect();
             let mut parts = act_all();

@@ -428,3 +428,42 @@ fn writers_who_share_a_mapped_store_are_told_the_truth() {
 fn writers_who_share_an_unmapped_store_are_told_the_truth() {
     shared_writes_fail_alone(false);
 }
+
+/// A segment that was full before its last page, noted as flushed up to its end: opening notes another end, flushes that, and cuts the
+/// file. If the flush fails the next process has to know.
+fn an_opening_that_fails_leaves_no_damage(mapped: bool) {
+    let full = Faulty::new(mapped);
+    let engine = open(&full, &small()).unwrap();
+    (0..4).for_each(|number| engine.insert(&key(number), &value(number, 1), &at(false)).unwrap());
+    (4..9).for_each(|number| engine.insert(&key(number), &[7; 14_900], &at(false)).unwrap());
+    engine.sync().unwrap();
+    // Has the note flushed, too.
+    engine.hint_now().unwrap();
+    let full = full.after_kill();
+    let opened = full.after_kill();
+    opened.plan(None);
+    drop(open(&opened, &small()).unwrap());
+    each(0..opened.calls(), |call| {
+        let medium = full.after_kill();
+        medium.plan(Some(Plan { call, lasting: false, fault: Fault::Fail }));
+        drop(open(&medium, &small()));
+        medium.plan(None);
+        let engine = open(&medium, &small()).unwrap();
+        engine.sync().unwrap();
+        for seed in 0..8 {
+            let cut = open(&medium.after_power_cut(seed), &small()).unwrap();
+            assert_eq!(damage(&cut), [""; 0], "image {seed}");
+            assert!((0..4).all(|number| look(&cut, number).unwrap() == Some(1)), "image {seed}");
+        }
+    });
+}
+
+#[test]
+fn an_opening_of_a_mapped_store_that_fails_leaves_no_damage() {
+    an_opening_that_fails_leaves_no_damage(true);
+}
+
+#[test]
+fn an_opening_of_an_unmapped_store_that_fails_leaves_no_damage() {
+    an_opening_that_fails_leaves_no_damage(false);
+}

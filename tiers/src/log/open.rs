@@ -179,11 +179,6 @@ impl Log {
         self.found.len()
     }
 
-    /// Bytes of theirs that no snapshot covers, at most: behind the last record a segment may be empty.
-    pub fn found_bytes(&self) -> u64 {
-        self.found.iter().map(|segment| segment.found_bytes.saturating_sub(self.covered_bytes(segment))).sum()
-    }
-
     /// Up to where the records of a segment are known from the snapshot.
     pub(super) fn covered_bytes(&self, segment: &Segment) -> u64 {
         let covered = self.snapshot.as_ref().and_then(|snapshot| snapshot.covered(segment.number));
@@ -297,7 +292,8 @@ impl Log {
         for ((segment, scanned), end) in self.found.iter().zip(scanned).zip(ends) {
             if resumed_number != Some(segment.number) && scanned.damaged.is_empty() {
                 // Behind the last record, not behind what was torn: that is zeros by now, and what a file has is noted as flushed.
-                segment.give_back_behind(end)?;
+                // What a flush of it has failed to make durable is written again by the next process, which may be this one once more.
+                segment.give_back_behind(end).inspect_err(|_| self.note_doubt(segment.number))?;
                 if self.covered_bytes(segment) == RECORDS_START && !segment.has_hint.load(Ordering::Relaxed) {
                     self.queue_for_hint(segment);
                 }
