@@ -1,6 +1,6 @@
 //! Keys as bytes: one encoding for equal keys, another for every other key.
 //!
-//! Holds the encoded key and its limits; `key/writer.rs` has the encoding. Never holds a namespace or a value. Invariant:
+//! Holds the encoded key and its limits; `key/writer.rs` has the encoding. Never holds a value, and of a namespace only what its keys begin with. Invariant:
 //! what is equal in its borrowed and owned form, or as a hash map in another order, is encoded alike; no two keys that
 //! differ are.
 
@@ -20,7 +20,7 @@ const BYTES_MAX: usize = 1024;
 const DIGEST: u8 = 0xff;
 
 /// An encoded key. Made by [`EncodedKey::of`] or a [`KeyBuilder`].
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct EncodedKey {
     bytes: Buffer,
     /// Bytes before the key that are its namespace's.
@@ -62,9 +62,16 @@ impl EncodedKey {
 }
 
 /// Encodes several values into one key, which is that of none of them alone and of no other values.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct KeyBuilder {
     key: EncodedKey,
+}
+
+impl Default for KeyBuilder {
+    #[inline]
+    fn default() -> Self {
+        Self { key: EncodedKey { bytes: Buffer::default(), prefix: 0 } }
+    }
 }
 
 impl KeyBuilder {

@@ -166,6 +166,6 @@ impl Core {
     /// Names again what was there before `placed`, which could not be committed and which the next process will not see.
     fn take_back(&self, hash: u64, placed: Location, before: Option<Location>, guard: &Guard) {
         // What was in memory stays there until this displaces it: nobody has let it go yet.
-        self.index.exchange(hash, placed, before.unwrap_or(placed.as_removed()), 0, guard);
+        self.index.exchange(hash, placed, before.unwrap_or(Location::nothing()), 0, guard);
     }
 }

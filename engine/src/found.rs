@@ -50,6 +50,14 @@ impl<'a> Found<'a> {
         }
     }
 
+    /// Where it is in the log.
+    pub(crate) fn home(&self) -> Option<Location> {
+        match self {
+            Self::Memory(record) => record.home(),
+            Self::Log(_, at) => Some(*at),
+        }
+    }
+
     pub(crate) fn header(&self) -> Header {
         match self {
             Self::Memory(record) => header_of(record),

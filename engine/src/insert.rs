@@ -100,6 +100,21 @@ pub(crate) fn check_ttl(option: &'static str, ttl: Option<Duration>) -> Result<(
     }
 }
 
+/// A record that a slot named.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Known {
+    at: Location,
+    /// What the slot names instead once the record has left memory.
+    home: Option<Location>,
+    sequence: u64,
+}
+
+impl Known {
+    fn is_at(&self, there: Location) -> bool {
+        there == self.at || Some(there) == self.home
+    }
+}
+
 impl Core {
     /// Writes `value` under `key`. Visible on return, to every thread; survives what `attributes` say.
     ///
@@ -229,16 +244,16 @@ impl Core {
         }
     }
 
-    /// The location and the sequence of a key, where a read can fail: then it shall fail before anything is written,
+    /// What a key's slot names, where a read can fail: then it shall fail before anything is written,
     /// not between writing and publishing.
     #[inline]
-    pub(crate) fn known(&self, hash: u64, key: &[u8], guard: &Guard) -> Result<Option<(Location, u64)>> {
+    pub(crate) fn known(&self, hash: u64, key: &[u8], guard: &Guard) -> Result<Option<Known>> {
         if !self.log.reads_by_calls() {
             return Ok(None);
         }
         self.index.find(hash, guard, |at| {
             self.tiers(guard).read_to_replace(at, |record| match record.filter(|record| record.is_of(key)) {
-                Some(record) => Look::Found((at, record.sequence())),
+                Some(record) => Look::Found(Known { at, home: record.home(), sequence: record.sequence() }),
                 None => Look::Other,
             })
         })
@@ -252,7 +267,7 @@ impl Core {
         hash: u64,
         record: &NewRecord<'_>,
         logged: log::Placed,
-        known: Option<(Location, u64)>,
+        known: Option<Known>,
         guard: &Guard,
     ) -> Result<Option<Location>> {
         let home = logged.location;
@@ -289,7 +304,7 @@ impl Core {
         hash: u64,
         record: &NewRecord<'_>,
         at: Location,
-        known: Option<(Location, u64)>,
+        known: Option<Known>,
         guard: &Guard,
     ) -> Result<Published> {
         let tiers = self.tiers(guard);
@@ -312,8 +327,8 @@ impl Core {
                 remember(beside);
                 return Ok(Verdict::Other);
             }
-            if let Some((_, sequence)) = known.filter(|(at, _)| *at == there) {
-                return Ok(if sequence > record.header.sequence { Verdict::Keep } else { Verdict::Replace });
+            if let Some(known) = known.filter(|known| known.is_at(there)) {
+                return Ok(if known.sequence > record.header.sequence { Verdict::Keep } else { Verdict::Replace });
             }
             tiers.judge(there, |found| match found {
                 Some(found) if !found.is_of(record.key) => Verdict::Other,

@@ -56,7 +56,7 @@ impl Prefix {
         &self.bytes
     }
 
-    /// Its bytes.
+    /// How many bytes it has, without the zeros.
     #[inline]
     #[expect(clippy::len_without_is_empty, reason = "it never is")]
     pub fn len(&self) -> usize {

@@ -467,3 +467,28 @@ fn an_opening_of_a_mapped_store_that_fails_leaves_no_damage() {
 fn an_opening_of_an_unmapped_store_that_fails_leaves_no_damage() {
     an_opening_that_fails_leaves_no_damage(false);
 }
+
+/// An exchange of a key that was not there: told of an error the key may be there or not, and is read as before ever after, also when
+/// the segment of what could not be committed is gone.
+#[test]
+fn an_exchange_that_fails_leaves_nothing_behind() {
+    each((0..12).flat_map(|call| [(call, true), (call, false)]), |(call, mapped)| {
+        let medium = Faulty::new(mapped);
+        let engine = open(&medium, &small()).unwrap();
+        engine.insert(&key(1), &value(1, 1), &at(true)).unwrap();
+        medium.plan(Some(Plan { call, lasting: false, fault: Fault::Fail }));
+        let exchanged = engine.compare_exchange(&key(2), None, Some(&value(2, 1)));
+        medium.plan(None);
+        let there = look(&engine, 2).unwrap();
+        assert!(there == exchanged.is_ok().then_some(1), "{exchanged:?}, and then {there:?}");
+        // Its segment goes, and others come in its place.
+        for version in 80..84 {
+            (10..20).for_each(|filler| engine.insert(&key(filler), &value(filler, version), &at(false)).unwrap());
+            engine.compact().unwrap();
+        }
+        assert_eq!((look(&engine, 2).unwrap(), look(&engine, 1).unwrap()), (there, Some(1)));
+        let left = open(&medium.after_kill(), &small()).unwrap();
+        assert_eq!((look(&left, 2).unwrap(), look(&left, 1).unwrap()), (there, Some(1)));
+        assert_eq!((damage(&engine), damage(&left)), (vec![], vec![]));
+    });
+}

@@ -27,6 +27,7 @@ const TURN_BYTES: u64 = SEGMENT_BYTES;
 
 /// How long slots may rest because a thread that writes a hint looks into what stood there, or other tests hold guards.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Between two attempts: whoever went round and round would keep those from running that hold the guards.
 const PAUSE: Duration = Duration::from_millis(1);
 
 /// Does `write`, and again after compaction as long as there is no slot for it.

@@ -210,7 +210,7 @@ mod epoch {
             let flag = gone.clone();
             // Release and Acquire: what the others did before they dropped their guards is visible after.
             Self::pin().retire(move || flag.store(true, Ordering::Release));
-            for turn in 0.. {
+            for turn in 0_u64.. {
                 collect();
                 if gone.load(Ordering::Acquire) {
                     return;

@@ -129,12 +129,6 @@ impl Location {
         Address(self.0 & ((1 << ADDRESS_BITS) - 1))
     }
 
-    /// The same place as that of a removed key: for a slot whose new key is to be gone again.
-    #[must_use]
-    pub fn as_removed(self) -> Self {
-        Self::new(Kind::Removed, self.address(), self.is_unverified())
-    }
-
     /// Whether reading the record must hold it against its checksum: it failed it when it was found, or nobody has read it
     /// since its place came from a snapshot.
     #[inline]

@@ -351,7 +351,7 @@ pub(crate) const NOTE_BYTES: usize = 24;
 /// What a note to the next process says of its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Note {
-    /// Flushes failed from the segment of this number on; see `DESIGN.md`, *Doubt*.
+    /// Flushes failed from the segment of this number on; see `DESIGN.md`, *Notes*.
     Doubt,
     /// The latest time seen, as a sequence.
     Time,

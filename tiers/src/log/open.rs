@@ -328,7 +328,7 @@ impl Log {
         Ok(end)
     }
 
-    /// Writes again what a failed flush may have lost (see `DESIGN.md`, *Doubt*).
+    /// Writes again what a failed flush may have lost (see `DESIGN.md`, *Notes*).
     fn settle_doubt(&self) -> Result<()> {
         let Some(first) = self.read_note(Note::Doubt)? else { return Ok(()) };
         for segment in self.found.iter().filter(|segment| segment.number >= first) {

@@ -284,7 +284,7 @@ impl Places {
         let note = Note { taken: 0, is_closed: false, in_blocks: lists.blocks.len(), in_open: 0 };
         lists.blocks.push(block as u32);
         self.list_open(lists, block, note);
-        // Release: pairs with the Acquire in `cut`; its places are cleared.
+        // Release: pairs with the Acquire in `cut`; its places are zero, or cleared.
         self.cuts[block].store(Cut::of_class(class).0, Ordering::Release);
         Some(block)
     }

@@ -148,6 +148,29 @@ fn a_lower_limit_empties_the_end_of_the_arena() {
 }
 
 #[test]
+fn a_block_that_is_cut_anew_has_no_records_of_before() {
+    // Two blocks: one stays with those of its size.
+    let memory = memory(128 << 10);
+    // Values that look like the states of records, wherever one is looked for.
+    let before: Vec<_> = {
+        let guard = Guard::pin();
+        (1..).map_while(|sequence| place(&memory, &new_record(sequence, b"key", &[0xff; 200]), &guard)).collect()
+    };
+    assert!(before.len() > 400);
+    before.iter().for_each(|at| memory.retire(*at, &Guard::pin()));
+    // For the records, then for the block that has none left.
+    for _ in 0..2 {
+        memory.reclaim();
+        Guard::wait_for_others();
+    }
+    let guard = Guard::pin();
+    let at = place(&memory, &new_record(1, b"key", &[0xff; 40]), &guard).unwrap();
+    assert!(before.iter().any(|before| before.block_and_place().0 == at.block_and_place().0));
+    let found: Vec<_> = memory.records_of(at.block_and_place().0, &guard).map(|(at, _)| at).collect();
+    assert_eq!(found, [at]);
+}
+
+#[test]
 fn expired_records_are_shown_once_they_are_due() {
     let memory = memory(1 << 20);
     let guard = Guard::pin();

@@ -77,7 +77,10 @@ impl Segment {
     /// The error that says that the file is shorter than it was, if it is. From here on nothing of the segment is taken for dead.
     #[cold]
     pub(super) fn cut_at(&self, offset: u64) -> Option<Error> {
-        let (bytes, length) = (self.file.bytes().ok()?, self.length.load(Ordering::Relaxed));
+        // Looked at on both sides of the file: it may grow or be cut on purpose meanwhile, and is at least as long as the less says.
+        let before = self.length.load(Ordering::Relaxed);
+        let bytes = self.file.bytes().ok()?;
+        let length = before.min(self.length.load(Ordering::Relaxed));
         (bytes < length).then(|| {
             self.dead.set_damaged();
             let what = format!("the file was cut while the store was open: {bytes} bytes, expected at least {length}");
