@@ -7,7 +7,7 @@ use std::any::TypeId;
 
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Error, Result};
+use crate::{Error, Result, envelope::Envelope, shape::shape_of};
 
 /// What a codec says of a value or of bytes that it can make nothing of.
 pub type CodecError = Box<dyn std::error::Error + Send + Sync>;
@@ -54,7 +54,8 @@ pub trait Codec<V>: Send + Sync + 'static {
     fn decode(&self, bytes: &[u8]) -> Result<V, CodecError>;
 }
 
-/// [Postcard](https://postcard.jamesmunns.com/wire-format): compact and fast. The default.
+/// [Postcard](https://postcard.jamesmunns.com/wire-format): compact and fast. The default. What a type wrote before its fields were edited
+/// is a miss.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Postcard;
 
@@ -118,7 +119,14 @@ fn all_is_used<V>(value: V, bytes_left: usize) -> Result<V, CodecError> {
 }
 
 /// The codecs that a cache knows, with what tells them apart; the first writes.
-pub(crate) struct Codecs<V>(Vec<(TypeId, Box<dyn Codec<V>>)>);
+pub(crate) struct Codecs<V> {
+    all: Vec<(TypeId, Box<dyn Codec<V>>)>,
+    /// The shape of the type.
+    shape: u32,
+}
+
+/// Codecs whose bytes do not say what they are of.
+const SHAPELESS: [u8; 2] = [1, 4];
 
 /// The lowest number of a codec that is not ours.
 const ID_FIRST: u8 = 128;
@@ -128,7 +136,7 @@ impl<V: 'static> Codecs<V> {
     where
         V: Serialize + DeserializeOwned,
     {
-        let mut codecs = Self(Vec::new());
+        let mut codecs = Self { all: Vec::new(), shape: shape_of::<V>() };
         codecs.read_with(Postcard);
         codecs.read_with(MessagePack);
         codecs.read_with(Json);
@@ -137,11 +145,11 @@ impl<V: 'static> Codecs<V> {
 
     /// Has `codec` write from here on.
     pub(crate) fn write_with<C: Codec<V>>(&mut self, codec: C) {
-        self.0.insert(0, (TypeId::of::<C>(), Box::new(codec)));
+        self.all.insert(0, (TypeId::of::<C>(), Box::new(codec)));
     }
 
     pub(crate) fn read_with<C: Codec<V>>(&mut self, codec: C) {
-        self.0.push((TypeId::of::<C>(), Box::new(codec)));
+        self.all.push((TypeId::of::<C>(), Box::new(codec)));
     }
 
     /// Each codec has a number of its own, and those that are not ours leave us ours.
@@ -156,8 +164,8 @@ impl<V: 'static> Codecs<V> {
             #[cfg(feature = "rkyv")]
             TypeId::of::<crate::Rkyv>(),
         ];
-        for (index, (of, codec)) in self.0.iter().enumerate() {
-            let is_taken = self.0[..index].iter().any(|(other, one)| other != of && one.id() == codec.id());
+        for (index, (of, codec)) in self.all.iter().enumerate() {
+            let is_taken = self.all[..index].iter().any(|(other, one)| other != of && one.id() == codec.id());
             if is_taken || (codec.id() < ID_FIRST && !ours.contains(of)) {
                 let found = format!("one with the number {}", codec.id());
                 let expected = format!("numbers from {ID_FIRST} on, another for each");
@@ -169,12 +177,21 @@ impl<V: 'static> Codecs<V> {
 
     pub(crate) fn writer(&self) -> &dyn Codec<V> {
         // There are three from the start, and none ever goes.
-        &*self.0[0].1
+        &*self.all[0].1
     }
 
-    /// The value of `bytes` that codec `id` has written; `None`: no such codec, or no such value.
-    pub(crate) fn decode(&self, id: u8, bytes: &[u8]) -> Option<V> {
-        self.0.iter().find(|(_, codec)| codec.id() == id)?.1.decode(bytes).ok()
+    /// The shape that stands beside what codec `id` writes: nothing beside what names its parts by itself.
+    pub(crate) fn shape(&self, id: u8) -> u32 {
+        if SHAPELESS.contains(&id) { self.shape } else { 0 }
+    }
+
+    /// The value of an envelope; `None`: no such codec, another type's, or no such value.
+    pub(crate) fn decode(&self, envelope: &Envelope<'_>) -> Option<V> {
+        let (_, codec) = self.all.iter().find(|(_, codec)| codec.id() == envelope.codec)?;
+        if self.shape(envelope.codec) != envelope.shape {
+            return None;
+        }
+        codec.decode(envelope.value).ok()
     }
 }
 
@@ -184,16 +201,24 @@ mod tests {
 
     use super::*;
 
+    fn decode<V: 'static>(codecs: &Codecs<V>, codec: u8, value: &[u8]) -> Option<V> {
+        codecs.decode(&Envelope { codec, shape: codecs.shape(codec), value, ..Envelope::default() })
+    }
+
     fn round<V: Serialize + DeserializeOwned + PartialEq + Debug + 'static>(value: V) {
         let mut codecs = Codecs::<V>::builtin();
         for id in [1, 2, 3] {
             let mut bytes = b"before".to_vec();
-            let (_, codec) = codecs.0.iter().find(|(_, codec)| codec.id() == id).expect("one of ours");
+            let (_, codec) = codecs.all.iter().find(|(_, codec)| codec.id() == id).expect("one of ours");
             codec.encode(&value, &mut bytes).unwrap();
-            assert_eq!(codecs.decode(id, &bytes[6..]).as_ref(), Some(&value), "codec {id}");
+            assert_eq!(decode(&codecs, id, &bytes[6..]).as_ref(), Some(&value), "codec {id}");
             bytes.push(b'0');
-            assert_eq!(codecs.decode(id, &bytes[6..]).filter(|_| id != 3), None, "codec {id} takes more than it wrote");
-            assert_eq!(codecs.decode(99, &bytes[6..]), None);
+            assert_eq!(
+                decode(&codecs, id, &bytes[6..]).filter(|_| id != 3),
+                None,
+                "codec {id} takes more than it wrote"
+            );
+            assert_eq!(decode(&codecs, 99, &bytes[6..]), None);
         }
         codecs.write_with(Json);
         assert_eq!(codecs.writer().id(), 3);

@@ -8,6 +8,7 @@ const STALE_AFTER: u64 = 1;
 const COST: u64 = 2;
 const TAG: u64 = 3;
 const ARGUMENTS: u64 = 4;
+const SHAPE: u64 = 5;
 /// Ends the fields.
 const VALUE: u64 = 0;
 
@@ -24,6 +25,8 @@ pub struct Envelope<'a> {
     pub tags: Vec<&'a str>,
     /// What it was computed from, as whoever computed it wrote that.
     pub arguments: Option<&'a [u8]>,
+    /// The shape of the type that the codec wrote, if the value alone does not tell it; 0: nothing is said.
+    pub shape: u32,
     /// The value, encoded.
     pub value: &'a [u8],
 }
@@ -32,6 +35,9 @@ impl<'a> Envelope<'a> {
     /// Appends all but the value, which is to follow at once.
     pub fn write_head(&self, into: &mut Vec<u8>) {
         into.push(self.codec);
+        if self.shape != 0 {
+            write_field(into, SHAPE, &self.shape.to_le_bytes());
+        }
         for (field, number) in [(STALE_AFTER, self.stale_after_ms), (COST, self.cost_us)] {
             if number != 0 {
                 let bytes = varint_bytes(number);
@@ -65,6 +71,7 @@ impl<'a> Envelope<'a> {
                 COST => envelope.cost_us = read_whole_varint(&mut content)?,
                 TAG => envelope.tags.push(std::str::from_utf8(content).ok()?),
                 ARGUMENTS => envelope.arguments = Some(content),
+                SHAPE => envelope.shape = u32::from_le_bytes(content.try_into().ok()?),
                 _ => {}
             }
         }
@@ -133,6 +140,7 @@ mod tests {
             cost_us: u64::MAX,
             tags: vec!["users", ""],
             arguments: Some(&[0, 255]),
+            shape: 0x1234_5678,
             value: b"value",
         };
         let plain = Envelope { codec: 1, value: b"", ..Envelope::default() };

@@ -3,10 +3,13 @@
 use std::{
     cell::Cell,
     collections::{BTreeMap, HashMap},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
 };
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use thermocline::{Cache, Codec, CodecError, Error, Json, LoadError, MessagePack, Postcard, Store};
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -246,6 +249,67 @@ fn an_entry_may_be_too_large_for_its_cache() {
     assert_eq!(cache.get(&1).unwrap().unwrap().len(), 90, "the old value stays");
     let replaced = cache.entry(&1).max_age(std::time::Duration::ZERO).or_insert_with(|| vec![4; 110]).unwrap();
     assert_eq!((replaced.len(), cache.get(&1).unwrap()), (110, None), "it would be an old answer");
+}
+
+/// A type of one name that is edited between two runs of a program: its fields change places.
+#[test]
+fn what_a_type_wrote_before_it_was_edited_is_a_miss_and_never_garbage() {
+    static IS_EDITED: AtomicBool = AtomicBool::new(false);
+
+    #[derive(Clone, Debug, PartialEq)]
+    struct Spread {
+        bid: u64,
+        ask: u64,
+    }
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename = "Spread")]
+    struct Before {
+        bid: u64,
+        ask: u64,
+    }
+    #[derive(Serialize, Deserialize)]
+    #[serde(rename = "Spread")]
+    struct After {
+        ask: u64,
+        bid: u64,
+    }
+    impl Serialize for Spread {
+        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+            let Self { bid, ask } = *self;
+            match IS_EDITED.load(Relaxed) {
+                false => Before { bid, ask }.serialize(serializer),
+                true => After { ask, bid }.serialize(serializer),
+            }
+        }
+    }
+    impl<'de> Deserialize<'de> for Spread {
+        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+            match IS_EDITED.load(Relaxed) {
+                false => Before::deserialize(deserializer).map(|Before { bid, ask }| Self { bid, ask }),
+                true => After::deserialize(deserializer).map(|After { ask, bid }| Self { bid, ask }),
+            }
+        }
+    }
+
+    let (dir, spread) = (tempfile::tempdir().unwrap(), Spread { bid: 1, ask: 2 });
+    let open = |store: &Store| {
+        let plain: Cache<u8, Spread> = store.cache("plain").unwrap();
+        let named: Cache<u8, Spread> = store.cache_builder("named").codec(MessagePack).open().unwrap();
+        (plain, named)
+    };
+    for _ in 0..2 {
+        let (plain, named) = open(&Store::open(dir.path()).unwrap());
+        plain.insert(&1, &spread).unwrap();
+        named.insert(&1, &spread).unwrap();
+    }
+    IS_EDITED.store(true, Relaxed);
+    let (plain, named) = open(&Store::open(dir.path()).unwrap());
+    assert_eq!((plain.get(&1).unwrap(), plain.info().unreadable), (None, 1));
+    assert_eq!(named.get(&1).unwrap().as_deref(), Some(&spread), "fields go by their names");
+    plain.insert(&1, &spread).unwrap();
+    drop((plain, named));
+    let (plain, _) = open(&Store::open(dir.path()).unwrap());
+    assert_eq!(plain.get(&1).unwrap().as_deref(), Some(&spread));
 }
 
 /// Entries of another version, or of another type, are never met.

@@ -310,6 +310,7 @@ fn the_seeds_of_envelope_are_written_by_this_code() {
         cost_us: 1 << 40,
         tags: vec!["users", ""],
         arguments: Some(&[1, 2, 3]),
+        shape: 0x5eed,
         ..plain.clone()
     };
     seed("envelope", "plain", &say(plain));

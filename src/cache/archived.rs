@@ -70,7 +70,11 @@ impl<K, V: Archive + Send + Sync + 'static> Cache<K, V> {
     {
         let key = self.encode(key)?;
         self.inner.space.read_bytes(key.stored(), |bytes| {
-            let envelope = Envelope::parse(bytes).filter(|envelope| envelope.codec == Rkyv::ID)?;
+            let envelope = Envelope::parse(bytes)?;
+            let is_ours = envelope.codec == Rkyv::ID && envelope.shape == self.inner.options.codecs.shape(Rkyv::ID);
+            if !is_ours {
+                return None;
+            }
             aligned(envelope.value, |bytes| access::<V::Archived, Unsuitable>(bytes).ok().map(f))
         })
     }

@@ -67,7 +67,7 @@ impl<V: Send + Sync + 'static> Inner<V> {
     /// The entry of `bytes`; `None` for what this cache cannot read.
     pub(super) fn decode(&self, bytes: &[u8]) -> Option<Decoded> {
         let envelope = Envelope::parse(bytes)?;
-        let value: V = self.options.codecs.decode(envelope.codec, envelope.value)?;
+        let value: V = self.options.codecs.decode(&envelope)?;
         Some(with_envelope(Arc::new(value), &envelope))
     }
 
@@ -109,6 +109,7 @@ impl<V: Send + Sync + 'static> Inner<V> {
         let codec = options.codecs.writer();
         let envelope = Envelope {
             codec: codec.id(),
+            shape: options.codecs.shape(codec.id()),
             stale_after_ms,
             cost_us: cost_us.unwrap_or(0),
             tags: kept.tags.iter().map(String::as_str).collect(),
