@@ -3,7 +3,7 @@
 //! Holds the trait and the three that every cache can read. Never holds a key or a record. Invariant: bytes that are no
 //! value are an error, whatever they are; a codec's number never changes, because records remember it.
 
-use std::any::TypeId;
+use std::{any::TypeId, sync::LazyLock};
 
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -121,11 +121,11 @@ fn all_is_used<V>(value: V, bytes_left: usize) -> Result<V, CodecError> {
 /// The codecs that a cache knows, with what tells them apart; the first writes.
 pub(crate) struct Codecs<V> {
     all: Vec<(TypeId, Box<dyn Codec<V>>)>,
-    /// The shape of the type.
-    shape: u32,
+    /// The shape of the type, learnt when it is first asked for.
+    shape: LazyLock<u32>,
 }
 
-/// Codecs whose bytes do not say what they are of.
+/// Postcard and rkyv, whose bytes do not say what they are of.
 const SHAPELESS: [u8; 2] = [1, 4];
 
 /// The lowest number of a codec that is not ours.
@@ -136,7 +136,7 @@ impl<V: 'static> Codecs<V> {
     where
         V: Serialize + DeserializeOwned,
     {
-        let mut codecs = Self { all: Vec::new(), shape: shape_of::<V>() };
+        let mut codecs = Self { all: Vec::new(), shape: LazyLock::new(shape_of::<V>) };
         codecs.read_with(Postcard);
         codecs.read_with(MessagePack);
         codecs.read_with(Json);
@@ -182,7 +182,7 @@ impl<V: 'static> Codecs<V> {
 
     /// The shape that stands beside what codec `id` writes: nothing beside what names its parts by itself.
     pub(crate) fn shape(&self, id: u8) -> u32 {
-        if SHAPELESS.contains(&id) { self.shape } else { 0 }
+        if SHAPELESS.contains(&id) { *self.shape } else { 0 }
     }
 
     /// The value of an envelope; `None`: no such codec, another type's, or no such value.

@@ -104,7 +104,7 @@ pub use thermocline_engine::{
 /// | `cache_none`, `cache_err` | keep `None` and `Err`, too |
 ///
 /// Raise `version` when the function, or what it calls, gives something else, and when fields of a type it gives change their meaning and
-/// neither name, type nor place: what was kept of a type that was edited otherwise is a miss.
+/// neither name, type nor place, as serde sees them: what was kept of a type that was edited otherwise is a miss.
 ///
 /// A free function `f` takes the name `f` among types, too, for its companions: it clashes with a module, a type or a crate called `f` where it
 /// stands, as in `mod f; use f::f;`. The types of a generic function tell its instances apart, also where they are only those of an argument

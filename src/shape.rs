@@ -5,7 +5,8 @@
 //! somebody keeps. Invariants: the same type has the same shape in every process; it ends, whatever the type asks for.
 //!
 //! An optional part, a part of a sequence and a variant are *choices*. A type that holds itself is gone into once more and no further:
-//! then the last choice is made otherwise, and all begins anew. Variants have their turn one after the other.
+//! then the last choice is made otherwise, and all begins anew. Variants have their turn one after the other. Of a type that refuses
+//! what it is given, what stands behind that is known by the names of its fields only.
 
 use std::{
     any::type_name,
@@ -23,29 +24,37 @@ use serde::{
     },
 };
 
-/// How often it begins anew at most, and how deep it goes.
-const PASSES_MAX: usize = 500;
+/// How often it begins anew, and how much it notes, at most: some ten milliseconds. What is beyond that has no part in the shape.
+const PASSES_MAX: usize = 5_000;
+const NOTES_MAX: usize = 200_000;
+/// How deep it goes: not so deep that a small stack ends.
 const DEPTH_MAX: usize = 60;
-/// How often a type may stand within itself.
+/// How often a type may stand within itself: once more, so that what follows its own part is seen.
 const NESTED_MAX: usize = 2;
 
-/// The shape of a type as a number, never 0; 0 for one that its name says all of: it has no part that has a name of its own.
+/// The shape of a type as a number, never 0; 0 for one of the standard library's, which its name says all of.
 pub(crate) fn shape_of<V: DeserializeOwned>() -> u32 {
+    if is_of_std(type_name::<V>()) {
+        return 0;
+    }
     let (mut probe, mut hasher) = (Probe::default(), blake3::Hasher::new());
     for _ in 0..PASSES_MAX {
         probe.begin();
-        // A type may take offence at what it is given, in whichever way. What it is made into is nobody's: it is not dropped either.
-        let _ = catch_unwind(AssertUnwindSafe(|| V::deserialize(&mut probe).map(mem::forget)));
+        // A type may take offence at what it is given, in whichever way; who panics is not asked again.
+        let asked = catch_unwind(AssertUnwindSafe(|| V::deserialize(&mut probe).is_ok()));
         hasher.update(&(probe.notes.len() as u64).to_le_bytes()).update(probe.notes.as_bytes());
-        if !probe.goes_on() {
+        if asked.is_err() || !probe.goes_on() {
             break;
         }
     }
-    if !probe.has_names {
-        return 0;
-    }
-    hasher.update(type_name::<V>().as_bytes());
     hasher.finalize().as_bytes().first_chunk().map_or(1, |bytes| u32::from_le_bytes(*bytes).max(1))
+}
+
+/// Whether all that a type's name speaks of is the language's or the standard library's.
+fn is_of_std(name: &str) -> bool {
+    let is_word = |char: char| char.is_alphanumeric() || char == '_' || char == ':';
+    let mut paths = name.split(|char| !is_word(char)).filter(|path| path.contains("::"));
+    paths.all(|path| ["core::", "alloc::", "std::"].iter().any(|of| path.starts_with(of)))
 }
 
 /// A choice that was made, and how many there were.
@@ -57,30 +66,42 @@ struct Choice {
 
 #[derive(Default)]
 struct Probe {
-    /// What was asked for in this pass.
+    /// What was asked for in this pass, and how much in all.
     notes: String,
-    has_names: bool,
+    noted: usize,
     /// Types within each other, outermost first.
     open: Vec<&'static str>,
-    depth: usize,
     /// Choices of this pass, in their order: those of the pass before up to the one that is made otherwise.
     choices: Vec<Choice>,
     chosen: usize,
     /// It went deeper than it should.
     is_too_deep: bool,
-    /// Enums: how many variants have had their turn, how many there are, and whether it was met in this pass.
-    enums: BTreeMap<&'static str, (usize, usize, bool)>,
+    /// By type.
+    enums: BTreeMap<&'static str, Turns>,
+}
+
+/// The variants of an enum.
+#[derive(Default)]
+struct Turns {
+    /// How many had their turn, of how many.
+    had: usize,
+    of: usize,
+    /// Whether it was met in this pass.
+    is_met: bool,
 }
 
 impl Probe {
     fn begin(&mut self) {
         self.notes.clear();
         self.open.clear();
-        (self.depth, self.chosen, self.is_too_deep) = (0, 0, false);
+        (self.chosen, self.is_too_deep) = (0, false);
     }
 
     /// Whether there is another pass to be made.
     fn goes_on(&mut self) -> bool {
+        if self.noted > NOTES_MAX {
+            return false;
+        }
         self.choices.truncate(self.chosen);
         if self.is_too_deep {
             while let Some(last) = self.choices.last_mut() {
@@ -92,13 +113,14 @@ impl Probe {
             }
         }
         self.choices.clear();
-        for (turn, _, is_met) in self.enums.values_mut() {
-            *turn += usize::from(mem::take(is_met));
+        for turns in self.enums.values_mut() {
+            turns.had += usize::from(mem::take(&mut turns.is_met));
         }
-        self.enums.values().any(|(turn, of, _)| turn < of)
+        self.enums.values().any(|turns| turns.had < turns.of)
     }
 
     fn note(&mut self, what: &str) {
+        self.noted += 1;
         self.notes.push_str(what);
         self.notes.push(';');
     }
@@ -111,32 +133,32 @@ impl Probe {
         self.choices[self.chosen - 1].made
     }
 
-    /// Goes into something, named or not.
-    fn within<R>(
+    /// Goes into a type, which serde may know by a `name`.
+    fn within<T>(
         &mut self,
-        name: Option<&'static str>,
-        act: impl FnOnce(&mut Self) -> Result<R, Refused>,
-    ) -> Result<R, Refused> {
-        if let Some(name) = name {
-            self.has_names = true;
-            self.note(name);
-            if self.open.iter().filter(|open| **open == name).count() == NESTED_MAX {
-                self.is_too_deep = true;
-                return Err(Refused);
-            }
-            self.open.push(name);
+        name: &str,
+        visited: &'static str,
+        act: impl FnOnce(&mut Self) -> Result<T, Refused>,
+    ) -> Result<T, Refused> {
+        self.note(name);
+        if self.noted > NOTES_MAX {
+            return Err(Refused);
         }
-        self.depth += 1;
-        if self.depth > DEPTH_MAX {
+        let nested = self.open.iter().filter(|open| **open == visited).count();
+        if self.open.len() == DEPTH_MAX || nested == NESTED_MAX {
             self.is_too_deep = true;
             return Err(Refused);
         }
+        self.open.push(visited);
         let result = act(self);
-        self.depth -= 1;
-        if name.is_some() {
-            self.open.pop();
-        }
+        self.open.pop();
+        self.note("end");
         result
+    }
+
+    fn note_all(&mut self, names: &[&str]) {
+        self.note(&names.len().to_string());
+        names.iter().for_each(|name| self.note(name));
     }
 }
 
@@ -194,11 +216,10 @@ impl<'de> Deserializer<'de> for &mut Probe {
     }
 
     fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        self.note("option");
-        match self.choose(2) {
-            0 => self.within(None, |probe| visitor.visit_some(probe)),
+        self.within("option", type_name::<V::Value>(), |probe| match probe.choose(2) {
+            0 => visitor.visit_some(probe),
             _ => visitor.visit_none(),
-        }
+        })
     }
 
     fn deserialize_unit<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
@@ -207,22 +228,23 @@ impl<'de> Deserializer<'de> for &mut Probe {
     }
 
     fn deserialize_unit_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Refused> {
-        self.within(Some(name), |_| visitor.visit_unit())
+        self.note(name);
+        visitor.visit_unit()
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Refused> {
-        self.within(Some(name), |probe| visitor.visit_newtype_struct(probe))
+        self.within(name, type_name::<V::Value>(), |probe| visitor.visit_newtype_struct(probe))
     }
 
     fn deserialize_seq<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        self.note("seq");
-        let left = 1 - self.choose(2);
-        self.within(None, |probe| visitor.visit_seq(Parts { probe, fields: &[], left }))
+        self.within("seq", type_name::<V::Value>(), |probe| {
+            let left = 1 - probe.choose(2);
+            visitor.visit_seq(Parts { probe, left })
+        })
     }
 
     fn deserialize_tuple<V: Visitor<'de>>(self, left: usize, visitor: V) -> Result<V::Value, Refused> {
-        self.note(&format!("tuple {left}"));
-        self.within(None, |probe| visitor.visit_seq(Parts { probe, fields: &[], left }))
+        self.deserialize_tuple_struct("tuple", left, visitor)
     }
 
     fn deserialize_tuple_struct<V: Visitor<'de>>(
@@ -231,13 +253,17 @@ impl<'de> Deserializer<'de> for &mut Probe {
         left: usize,
         visitor: V,
     ) -> Result<V::Value, Refused> {
-        self.within(Some(name), |probe| visitor.visit_seq(Parts { probe, fields: &[], left }))
+        self.within(name, type_name::<V::Value>(), |probe| {
+            probe.note(&left.to_string());
+            visitor.visit_seq(Parts { probe, left })
+        })
     }
 
     fn deserialize_map<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Refused> {
-        self.note("map");
-        let left = 1 - self.choose(2);
-        self.within(None, |probe| visitor.visit_map(Parts { probe, fields: &[], left }))
+        self.within("map", type_name::<V::Value>(), |probe| {
+            let left = 1 - probe.choose(2);
+            visitor.visit_map(Parts { probe, left })
+        })
     }
 
     fn deserialize_struct<V: Visitor<'de>>(
@@ -246,7 +272,11 @@ impl<'de> Deserializer<'de> for &mut Probe {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refused> {
-        self.within(Some(name), |probe| visitor.visit_seq(Parts { probe, fields, left: fields.len() }))
+        self.within(name, type_name::<V::Value>(), |probe| {
+            // All of them first: a part that refuses its answer ends the pass.
+            probe.note_all(fields);
+            visitor.visit_seq(Parts { probe, left: fields.len() })
+        })
     }
 
     fn deserialize_enum<V: Visitor<'de>>(
@@ -255,13 +285,14 @@ impl<'de> Deserializer<'de> for &mut Probe {
         variants: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, Refused> {
-        let of = variants.len().max(1);
-        let known = self.enums.entry(name).or_insert((0, of, false));
-        known.2 = true;
-        let turn = known.0;
-        let variant = (turn + self.choose(of)) % of;
-        self.within(Some(name), |probe| {
-            variants.iter().for_each(|variant| probe.note(variant));
+        let visited = type_name::<V::Value>();
+        self.within(name, visited, |probe| {
+            probe.note_all(variants);
+            let of = variants.len().max(1);
+            let turns = probe.enums.entry(visited).or_default();
+            (turns.of, turns.is_met) = (of, true);
+            let had = turns.had;
+            let variant = (had + probe.choose(of)) % of;
             visitor.visit_enum(Variant { probe, variant })
         })
     }
@@ -271,31 +302,21 @@ impl<'de> Deserializer<'de> for &mut Probe {
     }
 }
 
-/// So many parts, with the names of fields.
+/// So many parts.
 struct Parts<'a> {
     probe: &'a mut Probe,
-    fields: &'static [&'static str],
     left: usize,
-}
-
-impl Parts<'_> {
-    fn is_over(&mut self) -> bool {
-        if let Some((field, others)) = self.fields.split_first() {
-            self.probe.note(field);
-            self.fields = others;
-        }
-        self.left == 0
-    }
 }
 
 impl<'de> SeqAccess<'de> for Parts<'_> {
     type Error = Refused;
 
     fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Refused> {
-        if self.is_over() {
-            return Ok(None);
+        let Some(left) = self.left.checked_sub(1) else { return Ok(None) };
+        self.left = left;
+        if self.probe.noted > NOTES_MAX {
+            return Err(Refused);
         }
-        self.left -= 1;
         seed.deserialize(&mut *self.probe).map(Some)
     }
 }
@@ -343,109 +364,16 @@ impl<'de> VariantAccess<'de> for Variant<'_> {
     }
 
     fn tuple_variant<V: Visitor<'de>>(self, len: usize, visitor: V) -> Result<V::Value, Refused> {
-        self.probe.deserialize_tuple(len, visitor)
+        // Its visitor's value is the enum, which it is within already.
+        self.probe.note(&len.to_string());
+        visitor.visit_seq(Parts { probe: self.probe, left: len })
     }
 
     fn struct_variant<V: Visitor<'de>>(self, fields: &'static [&'static str], visitor: V) -> Result<V::Value, Refused> {
-        visitor.visit_seq(Parts { probe: self.probe, fields, left: fields.len() })
+        self.probe.note_all(fields);
+        visitor.visit_seq(Parts { probe: self.probe, left: fields.len() })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::{collections::HashMap, num::NonZeroU64, path::PathBuf, time::Duration};
-
-    use serde::Deserialize;
-
-    use super::*;
-
-    /// As if the type had been edited: the same name, other parts.
-    macro_rules! edits {
-        ($($edit:ident: $kind:tt { $($parts:tt)* })*) => {$(
-            mod $edit {
-                use super::*;
-
-                #[derive(Deserialize)]
-                #[allow(dead_code, reason = "nobody reads the parts")]
-                pub(super) $kind Quote { $($parts)* }
-            }
-        )*};
-    }
-
-    edits! {
-        before: struct { bid: u64, ask: u64, of: Option<Box<Quote>> }
-        again: struct { bid: u64, ask: u64, of: Option<Box<Quote>> }
-        swapped: struct { ask: u64, bid: u64, of: Option<Box<Quote>> }
-        retyped: struct { bid: u64, ask: f64, of: Option<Box<Quote>> }
-        behind: struct { bid: u64, ask: u64, of: Option<Box<Quote>>, at: u8 }
-        few: enum { Add(Box<Quote>, Box<Quote>, u8), Of { value: Vec<Quote> }, Number(u32) }
-        many: enum { Add(Box<Quote>, Box<Quote>, u8), Of { value: Vec<Quote> }, Number(u64) }
-        late: enum { Add(Box<Quote>, Box<Quote>, u16), Of { value: Vec<Quote> }, Number(u32) }
-        field: enum { Add(Box<Quote>, Box<Quote>, u8), Of { worth: Vec<Quote> }, Number(u32) }
-    }
-
-    /// The shape, whatever the type's path.
-    fn bare<V: DeserializeOwned>() -> Vec<String> {
-        let (mut probe, mut passes) = (Probe::default(), Vec::new());
-        loop {
-            probe.begin();
-            let _ = V::deserialize(&mut probe).map(mem::forget);
-            passes.push(probe.notes.clone());
-            assert!(passes.len() < PASSES_MAX);
-            if !probe.goes_on() {
-                return passes;
-            }
-        }
-    }
-
-    #[test]
-    fn an_edited_type_has_another_shape() {
-        let structs = [
-            bare::<before::Quote>(),
-            bare::<swapped::Quote>(),
-            bare::<retyped::Quote>(),
-            bare::<behind::Quote>(),
-            bare::<few::Quote>(),
-            bare::<many::Quote>(),
-            bare::<late::Quote>(),
-            bare::<field::Quote>(),
-        ];
-        for (index, one) in structs.iter().enumerate() {
-            assert!(structs[..index].iter().all(|other| one != other), "{one:?}");
-        }
-        assert_eq!(bare::<before::Quote>(), bare::<again::Quote>());
-        assert_eq!(bare::<Vec<HashMap<String, before::Quote>>>(), bare::<Vec<HashMap<String, again::Quote>>>());
-        assert_ne!(bare::<Vec<HashMap<String, before::Quote>>>(), bare::<Vec<HashMap<String, behind::Quote>>>());
-    }
-
-    #[test]
-    fn a_type_has_one_shape_and_plain_ones_need_none() {
-        assert_eq!(shape_of::<before::Quote>(), shape_of::<before::Quote>());
-        assert_ne!(shape_of::<before::Quote>(), 0);
-        assert_ne!(shape_of::<Vec<Option<few::Quote>>>(), shape_of::<Vec<Option<many::Quote>>>());
-        assert_eq!(shape_of::<(u64, String, Vec<Option<[f32; 3]>>, HashMap<u8, char>)>(), 0);
-        assert_eq!((shape_of::<NonZeroU64>(), shape_of::<PathBuf>()), (0, 0));
-        assert_ne!(shape_of::<Duration>(), 0);
-    }
-
-    #[test]
-    fn what_takes_offence_has_a_shape_all_the_same() {
-        #[derive(Deserialize)]
-        #[serde(try_from = "u8")]
-        struct Never;
-        impl TryFrom<u8> for Never {
-            type Error = String;
-            fn try_from(_: u8) -> Result<Self, String> {
-                Err("never".to_owned())
-            }
-        }
-        #[derive(Deserialize)]
-        #[expect(dead_code, reason = "nobody reads the parts")]
-        struct Holder {
-            first: u16,
-            second: Never,
-        }
-        assert_ne!(shape_of::<Holder>(), 0);
-        assert_eq!(bare::<Holder>(), ["Holder;first;u16;second;u8;"]);
-    }
-}
+mod tests;

@@ -299,8 +299,9 @@ impl Store {
 
     /// The cache `name` of keys `K` and values `V`, with default options; made if it is missing. See [`Cache`].
     ///
-    /// Values are told from those of another type by the type's name and the cache's [`version`](CacheBuilder::version): raise that
-    /// when fields of `V` change places or meaning.
+    /// Values are told from those of another type by the type's name and the cache's [`version`](CacheBuilder::version), and from those
+    /// that `V` wrote before it was edited by its shape, as far as serde sees that: its names, their order, and what they are made of. Raise
+    /// the version when the meaning changes and the shape does not.
     ///
     /// # Errors
     /// As for [`CacheBuilder::open`].
