@@ -3,6 +3,7 @@
 mod support;
 
 use std::{
+    cell::Cell,
     collections::HashSet,
     sync::{
         Arc,
@@ -397,4 +398,30 @@ fn a_value_whose_drop_calls_the_store_does_not_hang_it() {
         }
     };
     assert!((0..30_000).any(|_| is_dropped()));
+}
+
+/// Dropping an object runs code that may ask for the key that is being written: no write does that in its midst.
+#[test]
+fn a_write_drops_no_object() {
+    thread_local!(static IS_WRITING: Cell<bool> = const { Cell::new(false) });
+    struct Watches(Arc<AtomicUsize>);
+    impl Drop for Watches {
+        fn drop(&mut self) {
+            self.0.fetch_add(usize::from(IS_WRITING.get()), Ordering::SeqCst);
+        }
+    }
+    let engine = Engine::open(Arc::new(Volatile::default()), Options::default()).unwrap();
+    let (namespace, amiss) = (engine.namespace("watched", 7, Limits::default()).unwrap(), Arc::default());
+    let key = [namespace.prefix(), &b"key"[..]].concat();
+    for round in 0..300_u32 {
+        let decoded = alone(Arc::new(Watches(Arc::clone(&amiss))));
+        IS_WRITING.set(true);
+        engine.insert_object(&namespace, &key, &round.to_le_bytes(), decoded, &Attributes::new()).unwrap();
+        if round % 3 == 0 {
+            engine.remove_object(&namespace, &key).unwrap();
+        }
+        IS_WRITING.set(false);
+    }
+    assert_eq!(amiss.load(Ordering::SeqCst), 0);
+    engine.drop_released();
 }
