@@ -10,9 +10,11 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{File, Lock, Map, Medium};
+mod node;
 
-const SECTOR: usize = 512;
+use node::{Node, SECTOR};
+
+use super::{File, Lock, Map, Medium};
 
 /// What happens to the call that a [`Plan`] names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,80 +58,6 @@ type Shared = Arc<Mutex<Node>>;
 struct Locks {
     shared: u64,
     exclusive: bool,
-}
-
-#[derive(Debug)]
-struct Node {
-    cache: Map,
-    bytes: u64,
-    /// What the disk has.
-    durable: Vec<u8>,
-    /// What the page cache believes the disk has.
-    clean: Vec<u8>,
-    /// Sectors written by call since the last flush, even with the same bytes.
-    written: BTreeSet<usize>,
-}
-
-impl Node {
-    fn new(content: &[u8]) -> io::Result<Self> {
-        let cache = Map::anonymous(content.len() as u64)?;
-        cache.fill(0, [content]);
-        Ok(Self {
-            cache,
-            bytes: content.len() as u64,
-            durable: content.to_vec(),
-            clean: content.to_vec(),
-            written: BTreeSet::new(),
-        })
-    }
-
-    fn content(&self) -> &[u8] {
-        self.cache.quiet(0, self.bytes).unwrap_or_default()
-    }
-
-    /// Sectors that the page cache would write.
-    fn dirty(&self) -> Vec<usize> {
-        let content = self.content();
-        let differs = |sector: &usize| sector_of(content, *sector) != sector_of(&self.clean, *sector);
-        (0..content.len().div_ceil(SECTOR)).filter(|sector| self.written.contains(sector) || differs(sector)).collect()
-    }
-
-    fn persist(&mut self, sectors: &[usize]) {
-        let content = self.content().to_vec();
-        resize(&mut self.durable, content.len());
-        resize(&mut self.clean, content.len());
-        for sector in sectors {
-            let range = sector * SECTOR..((sector + 1) * SECTOR).min(content.len());
-            self.durable[range.clone()].copy_from_slice(&content[range.clone()]);
-            self.clean[range.clone()].copy_from_slice(&content[range]);
-            self.written.remove(sector);
-        }
-    }
-
-    fn resize(&mut self, bytes: u64) -> io::Result<()> {
-        if bytes > self.cache.bytes() {
-            let cache = Map::anonymous(bytes)?;
-            cache.fill(0, [self.content()]);
-            self.cache = cache;
-        } else if bytes < self.bytes {
-            self.cache.fill(bytes, [&vec![0; (self.bytes - bytes) as usize][..]]);
-        }
-        self.bytes = bytes;
-        Ok(())
-    }
-}
-
-/// As [`Vec::resize`] with zeros, which goes byte by byte where little is optimised.
-fn resize(content: &mut Vec<u8>, bytes: usize) {
-    match bytes.checked_sub(content.len()) {
-        Some(more) => content.extend_from_slice(&vec![0; more]),
-        None => content.truncate(bytes),
-    }
-}
-
-fn sector_of(bytes: &[u8], sector: usize) -> &[u8] {
-    let from = (sector * SECTOR).min(bytes.len());
-    &bytes[from..(from + SECTOR).min(bytes.len())]
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -201,7 +129,7 @@ impl Faulty {
             let same = matches!((now, durable), (Some(a), Some(b)) if Arc::ptr_eq(a, b));
             let kept = if same || splitmix(&mut random) & 1 == 0 { now } else { durable };
             if let Some(node) = kept {
-                let content = cut(&lock(node), &mut random);
+                let content = lock(node).cut(&mut random);
                 let node = Arc::new(Mutex::new(Node::new(&content).expect("memory for a copy")));
                 names.insert(name.clone(), node);
             }
@@ -260,21 +188,6 @@ impl Faulty {
         let used: u64 = others.map(|other| lock(other).bytes).sum();
         if used + bytes > room { Err(io::Error::from(io::ErrorKind::StorageFull)) } else { Ok(()) }
     }
-}
-
-/// A file's content after a power cut.
-fn cut(node: &Node, random: &mut u64) -> Vec<u8> {
-    let now = node.content();
-    let bytes = if splitmix(random) & 1 == 0 { now.len() } else { node.durable.len() };
-    let mut content = node.durable.clone();
-    resize(&mut content, bytes);
-    for sector in node.dirty() {
-        let range = sector * SECTOR..((sector + 1) * SECTOR).min(now.len());
-        if range.end <= bytes && splitmix(random) & 1 == 0 {
-            content[range.clone()].copy_from_slice(&now[range]);
-        }
-    }
-    content
 }
 
 fn splitmix(state: &mut u64) -> u64 {
